@@ -1,0 +1,37 @@
+"""One way to run an exported network, whatever computes it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+from edge_kp.types import Array
+
+
+class Backend(ABC):
+    """A loaded network: dict of arrays in, dict of arrays out. Used in the thread that made it.
+
+    Attributes:
+        name: what computes, e.g. ``onnxruntime``.
+        device: where, e.g. ``CPU``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+    """
+
+    name: str
+    device: str
+    precision: str
+
+    @abstractmethod
+    def run(self, image: Array) -> dict[str, Array]:
+        """uint8 BGR (B, S, S, 3) → outputs by name, shapes as in :class:`edge_kp.stage.Stage`."""
+
+    def close(self) -> None:  # noqa: B027 - most backends hold nothing that Python does not free
+        """Free what the network holds; the backend cannot run again."""
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,131 @@
+"""The public face of the package: ``Detector("face68").detect(image)``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from edge_kp.backends import check_backend, open_backend
+from edge_kp.cascade import Cascade, CascadeResult
+from edge_kp.geometry import tight_box
+from edge_kp.locator import make_locator
+from edge_kp.modeldir import checked_file, find_model, read_model
+from edge_kp.types import Array, Detection
+
+
+class Detector:
+    """Finds objects and their keypoints in single images. Make, use and close it in one thread.
+
+    Args:
+        model: a shipped model's name or the path of a model folder.
+        backend: ``auto`` or one of :data:`edge_kp.backends.BACKENDS`.
+        precision: which of the model's files to run, e.g. ``fp32``.
+        threads: CPU threads of the backend; None leaves the choice to it.
+
+    Attributes:
+        spec: the model's contract; ``spec.schema`` names the keypoints.
+        last_seconds: time of ``locate``, ``stage1`` and ``stage2`` in the last call.
+
+    Raises:
+        ModelError: the model is missing or damaged.
+        BackendError: the backend is missing or cannot load the model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = "face68",
+        *,
+        backend: str = "auto",
+        precision: str = "fp32",
+        threads: int | None = None,
+    ) -> None:
+        folder = find_model(model)
+        self.spec = read_model(folder)
+        check_backend(backend)
+        stages = [
+            open_backend(
+                backend, checked_file(folder, self.spec, f"{name}.{precision}.onnx"), precision, threads
+            )
+            for name in ("stage1", "stage2")
+        ]
+        self.cascade = Cascade(self.spec, stages[0], stages[1])
+        self.locator = make_locator(self.spec.locator)
+        self.schema = self.spec.schema
+        self.model_name = self.spec.name
+        self.backend_name = stages[0].name
+        self.device = stages[0].device
+        self.precision = precision
+        self.last_seconds: dict[str, float] = {}
+
+    def detect(self, image: Array, boxes: Sequence[Sequence[float] | Array] | None = None) -> list[Detection]:
+        """Keypoints of every object.
+
+        Args:
+            image: uint8 BGR (H, W, 3).
+            boxes: tight keypoint boxes ``[x0, y0, x1, y1]`` in pixels; the locator is not asked then, and
+                every box gives one detection, whatever its score.
+
+        Returns:
+            Detections numbered from 0: in the order of ``boxes``, or largest first, those below the
+            model's score threshold left out.
+
+        Raises:
+            ValueError: an image or box of another form.
+        """
+        check_image(image)
+        start = time.perf_counter()
+        wanted = self.locator(image) if boxes is None else [_checked_box(box) for box in boxes]
+        located = time.perf_counter() - start if boxes is None else 0.0
+        result = self.cascade(image, wanted)
+        self.last_seconds = {"locate": located, **result.seconds}
+        keep = range(len(wanted)) if boxes is not None else self.present(result)
+        return [self.detection(result, i, number) for number, i in enumerate(keep)]
+
+    def present(self, result: CascadeResult) -> list[int]:
+        """Which results of a cascade reach the score threshold."""
+        return [i for i, score in enumerate(result.score) if score >= self.spec.score_threshold]
+
+    def detection(self, result: CascadeResult, i: int, number: int) -> Detection:
+        """Result ``i`` of a cascade as the object ``number``."""
+        return Detection(
+            id=number,
+            box=tight_box(result.keypoints[i]),
+            score=float(result.score[i]),
+            keypoints=result.keypoints[i],
+            visibility=result.visibility[i],
+            attributes=dict(zip(self.spec.attributes, result.attributes[i].tolist(), strict=True)),
+        )
+
+    def close(self) -> None:
+        """Free the networks; the detector cannot be used again."""
+        self.cascade.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_image(image: Array) -> None:
+    """
+    Raises:
+        ValueError: not uint8 BGR (H, W, 3), or empty.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image: expected a uint8 array (H, W, 3), got {type(image).__name__}; was it read?")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image: expected uint8 (H, W, 3) BGR, got {image.dtype} {image.shape}")
+
+
+def _checked_box(box: Sequence[float] | Array) -> Array:
+    array = np.asarray(box, np.float32)
+    if array.shape != (4,):
+        raise ValueError(f"box: expected [x0, y0, x1, y1], got shape {array.shape}")
+    return array

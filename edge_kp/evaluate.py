@@ -1,0 +1,118 @@
+"""``python -m edge_kp.evaluate``: accuracy of a model on labelled data, as figures, JSON and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_kp.cli import run_cli
+from edge_kp.detector import Detector
+from edge_kp.errors import BackendError, DataError, ModelError
+from edge_kp.modeldir import find_model
+from edge_kp.templates import TemplateBank
+from edge_kp.training.attributes import ShapeAttributes
+from edge_kp.training.datasets import load_dataset
+from edge_kp.training.evaluation import BOXES, Evaluation, attribute_groups, evaluate, summary_table
+
+DATA_HELP = "ibug:DIR, coco:FILE.json[,IMAGES], wflw:LIST,IMAGES or synthetic:N; repeatable"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m edge_kp.evaluate",
+        description="NME, FR@10 % and AUC@8 % of every output of the cascade, over all and by attribute.",
+    )
+    add = parser.add_argument
+    add("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
+    add("--model", default="face68", help="shipped model or model folder (default face68)")
+    add("--backend", default="auto", help="auto or onnxruntime")
+    add("--threads", type=int, help="CPU threads of the backend")
+    add(
+        "--boxes",
+        choices=BOXES,
+        default="jitter",
+        help="of the labels, jittered ±10 %% (default) or located",
+    )
+    add("--seed", type=int, default=0, help="of the jitter")
+    add("--json", type=Path, metavar="FILE", help="write the figures and every sample's errors")
+    add("--plots", type=Path, metavar="DIR", help="write the error curve and the worst cases as PNG")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    with Detector(args.model, backend=args.backend, threads=args.threads) as detector:
+        schema = detector.schema
+        data = load_dataset(args.data, schema)
+        if len(data.schema) != len(schema):
+            raise DataError(
+                f"the data has {len(data.schema)} keypoints, model {detector.model_name} {len(schema)};"
+                " evaluate on data of the same schema"
+            )
+        evaluation = evaluate(detector.cascade, data.samples, args.boxes, detector.locator, args.seed)
+        labels = _labels(evaluation, find_model(args.model))
+    title = f"{detector.model_name} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
+    print(summary_table(evaluation.summary(), title))
+    if args.boxes == "located":
+        print(f"not located: {evaluation.missed} of {len(data)}")
+    groups: dict[str, Any] = {}
+    for name, select in attribute_groups(labels):
+        rows = evaluation.summary(select)
+        groups[name] = {"samples": int(select.sum()), **rows}
+        print(f"  {name}: {int(select.sum())} samples, cascade NME {rows['cascade']['nme']:.3f} %")
+    if args.json:
+        _write_json(args.json, evaluation, groups, title)
+        print(f"wrote {args.json}")
+    if args.plots:
+        try:
+            from edge_kp.training.plots import write_plots
+        except ImportError as error:
+            raise BackendError(f"--plots needs {error.name}: pip install 'edge-kp[bench]'") from error
+        for path in write_plots(evaluation, args.plots, title):
+            print(f"wrote {path}")
+
+
+def _labels(evaluation: Evaluation, folder: Path) -> list[dict[str, float]]:
+    """Attributes of every sample: the data set's own, and rotation read off its shape."""
+    try:
+        shape_attributes = ShapeAttributes(TemplateBank.load(folder / "templates.npz"))
+    except ModelError as error:
+        print(f"note: no rotation attributes ({error})", file=sys.stderr)
+        return [dict(s.attributes) for s in evaluation.samples]
+    return [{**shape_attributes(s.keypoints.astype(np.float64)), **s.attributes} for s in evaluation.samples]
+
+
+def _write_json(path: Path, evaluation: Evaluation, groups: dict[str, Any], title: str) -> None:
+    content = {
+        "title": title,
+        "samples": len(evaluation.samples),
+        "missed": evaluation.missed,
+        "summary": evaluation.summary(),
+        "by_attribute": groups,
+        "errors_percent": {
+            sample.key: {name: _rounded(100 * errors[i]) for name, errors in evaluation.errors.items()}
+            for i, sample in enumerate(evaluation.samples)
+        },
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); give another --json") from error
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_cli(_run, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""``python -m edge_kp.export``: a trained run → a model directory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_kp.cli import run_cli
+from edge_kp.errors import BackendError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m edge_kp.export",
+        description="Write the ONNX files of a run and model.json, after checking them against PyTorch.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="folder that python -m edge_kp.train wrote")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write, e.g. models/face68")
+    parser.add_argument("--terms", help="terms of the training data, for model.json")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    try:
+        from edge_kp.training.exporting import export_run
+    except ImportError as error:
+        raise BackendError(f"exporting needs {error.name}: pip install 'edge-kp[train]'") from error
+    card = {"terms": args.terms} if args.terms else {}
+    print(export_run(args.run, args.out, card=card))
+    print(f"wrote {args.out}; next: python -m edge_kp.run --camera 0 --model {args.out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_cli(_run, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Similarity transforms and crops: from frame pixels to crop coordinates and exactly back.
+
+Frames: pixel (0, 0) has its centre at (0, 0). Crop coordinates are in [0, 1] with ``u = (x + 0.5) / size``.
+Every transform is a (2, 3) float64 matrix acting on column vectors ``[x, y, 1]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edge_kp.types import Array
+
+
+def transform_points(matrix: Array, points: Array) -> Array:
+    """Apply a (2, 3) transform to (..., 2) points."""
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
+
+
+def similarity(angle: float, scale: float, shift: Iterable[float] = (0.0, 0.0)) -> Array:
+    """(2, 3) matrix that scales, turns by ``angle`` radians (x towards y), then shifts."""
+    a, b = scale * math.cos(angle), scale * math.sin(angle)
+    tx, ty = shift
+    return np.array([[a, -b, tx], [b, a, ty]], np.float64)
+
+
+def decompose_similarity(matrix: Array) -> tuple[float, float, float, float]:
+    """Inverse of :func:`similarity`: ``(angle rad, scale, shift x, shift y)``."""
+    a, b = float(matrix[0, 0]), float(matrix[1, 0])
+    return math.atan2(b, a), math.hypot(a, b), float(matrix[0, 2]), float(matrix[1, 2])
+
+
+def invert(matrix: Array) -> Array:
+    """Inverse of a (2, 3) affine transform.
+
+    Raises:
+        ValueError: the transform is singular.
+    """
+    linear = matrix[:, :2]
+    determinant = linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0]
+    if not np.isfinite(determinant) or determinant == 0:
+        raise ValueError("singular transform has no inverse")
+    inverse = np.array([[linear[1, 1], -linear[0, 1]], [-linear[1, 0], linear[0, 0]]]) / determinant
+    return np.column_stack([inverse, -inverse @ matrix[:, 2]])
+
+
+def compose(second: Array, first: Array) -> Array:
+    """The (2, 3) transform that applies ``first``, then ``second``."""
+    return np.column_stack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2] + second[:, 2]])
+
+
+def estimate_similarity(source: Array, target: Array, weights: Array | None = None) -> Array:
+    """Least-squares similarity that takes ``source`` (N, 2) onto ``target`` (N, 2), without reflection.
+
+    Closed form in the plane: with points as complex numbers the turn and scale are one complex factor
+    (Umeyama 1991, equations 40 to 42, restricted to two dimensions).
+
+    Args:
+        weights: (N,) non-negative weights of the points; equal when None.
+
+    Raises:
+        ValueError: shapes differ, or the weighted source points coincide.
+    """
+    if source.shape != target.shape or source.ndim != 2 or source.shape[1] != 2:
+        raise ValueError(f"expected two (N, 2) arrays, got {source.shape} and {target.shape}")
+    s = source[:, 0].astype(np.float64) + 1j * source[:, 1]
+    t = target[:, 0].astype(np.float64) + 1j * target[:, 1]
+    w = np.full(len(s), 1 / len(s)) if weights is None else np.asarray(weights, np.float64)
+    w = w / w.sum()
+    s_mean, t_mean = w @ s, w @ t
+    s, t = s - s_mean, t - t_mean
+    power = float(w @ (s.real**2 + s.imag**2))
+    if not power > 0:
+        raise ValueError("source points coincide: no similarity can be estimated")
+    factor = (w @ (s.conj() * t)) / power
+    shift = t_mean - factor * s_mean
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
+
+
+def tight_box(keypoints: Array) -> Array:
+    """(4,) float32 ``[x0, y0, x1, y1]`` around the (N, 2) points that are not NaN.
+
+    Raises:
+        ValueError: every point is NaN.
+    """
+    known = keypoints[~np.isnan(keypoints).any(axis=1)]
+    if not len(known):
+        raise ValueError("no labelled keypoint to put a box around")
+    return np.concatenate([known.min(0), known.max(0)]).astype(np.float32)
+
+
+def jitter_box(box: Array, rng: np.random.Generator, amount: float = 0.1) -> Array:
+    """A box shifted by up to ``±amount`` of its sides and rescaled by up to ``±amount``; (4,) float32."""
+    x0, y0, x1, y1 = (float(v) for v in box)
+    w, h = x1 - x0, y1 - y0
+    dx, dy, ds = rng.uniform(-amount, amount, 3)
+    cx, cy, k = (x0 + x1) / 2 + dx * w, (y0 + y1) / 2 + dy * h, (1 + ds) / 2
+    return np.array([cx - w * k, cy - h * k, cx + w * k, cy + h * k], np.float32)
+
+
+def box_iou(a: Array, b: Array) -> float:
+    """Intersection over union of two (4,) boxes; 0 where both are empty."""
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    overlap = max(float(w), 0.0) * max(float(h), 0.0)
+    union = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - overlap
+    return overlap / union if union > 0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A square view of a frame.
+
+    Attributes:
+        matrix: (2, 3) float64, frame pixels → crop coordinates in [0, 1].
+        size: side of the crop image in pixels.
+    """
+
+    matrix: Array
+    size: int
+
+    def to_crop(self, points: Array) -> Array:
+        """Frame pixels (..., 2) → crop coordinates."""
+        return transform_points(self.matrix, points)
+
+    def to_frame(self, points: Array) -> Array:
+        """Crop coordinates (..., 2) → frame pixels; exact inverse of :meth:`to_crop`."""
+        return transform_points(invert(self.matrix), points)
+
+    def extract(self, image: Array, border: int = cv2.BORDER_CONSTANT) -> Array:
+        """The crop's image: uint8 (size, size, 3), bilinear; black outside the frame.
+
+        Where the frame shrinks to less than half, the part under the crop is first averaged over whole
+        blocks of pixels, so that detail does not alias.
+        """
+        to_pixels = self.matrix * self.size
+        to_pixels[:, 2] -= 0.5
+        scale = math.sqrt(abs(float(np.linalg.det(to_pixels[:, :2]))))
+        block = int(1 / scale + 1e-6) if 0 < scale <= 0.5 else 1
+        if block > 1:
+            corners = self.to_frame(np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]))
+            height, width = image.shape[:2]
+            x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - block, 0, (width, height))
+            x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + block + 1, 0, (width, height))
+            w, h = (x1 - x0) // block, (y1 - y0) // block
+            if w > 0 and h > 0:
+                part = image[y0 : y0 + h * block, x0 : x0 + w * block]
+                image = cv2.resize(part, (int(w), int(h)), interpolation=cv2.INTER_AREA)
+                # A small pixel's centre lies at block * x + (block - 1) / 2 of the part.
+                middle = (block - 1) / 2
+                to_pixels = compose(to_pixels, similarity(0, block, (x0 + middle, y0 + middle)))
+        return cv2.warpAffine(
+            image, to_pixels, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=border
+        )
+
+
+def square_crop(box: Array, size: int, scale: float, angle: float = 0.0) -> Crop:
+    """Upright (or turned by ``angle`` radians) square around a box, ``scale`` times its longer side.
+
+    Raises:
+        ValueError: the box is empty, inverted or not finite.
+    """
+    x0, y0, x1, y1 = (float(v) for v in box)
+    side = max(x1 - x0, y1 - y0) * scale
+    if not math.isfinite(side + x0 + y0 + x1 + y1) or x1 < x0 or y1 < y0 or side <= 0:
+        raise ValueError(f"expected a box [x0, y0, x1, y1] with x1 > x0 and y1 > y0, got {[x0, y0, x1, y1]}")
+    turn = similarity(angle, 1 / side)
+    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+    return Crop(np.column_stack([turn[:, :2], 0.5 - turn[:, :2] @ centre]), size)
+
+
+def aligned_crop(keypoints: Array, mean_shape: Array, size: int, weights: Array | None = None) -> Crop:
+    """The crop in which ``keypoints`` (N, 2, frame pixels) fall as near as they can on ``mean_shape``.
+
+    Args:
+        mean_shape: (N, 2) canonical shape in crop coordinates.
+
+    Raises:
+        ValueError: the keypoints coincide.
+    """
+    return Crop(estimate_similarity(keypoints, mean_shape, weights), size)

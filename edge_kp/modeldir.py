@@ -1,0 +1,174 @@
+"""A model directory: what people copy to a device. ``model.json`` says all that a host program must know."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_kp.errors import ModelError
+from edge_kp.schema import KeypointSchema
+from edge_kp.types import Array
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "models"
+BOX_RULES = ("keypoints", "image")
+LOCATORS = ("haar-face", "image")
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """The contract between training and running.
+
+    Attributes:
+        name: the model's name, e.g. ``face68``.
+        attributes: names of the attribute outputs, in their order.
+        mean_shape: (N, 2) float32 canonical shape, crop coordinates of stage 2.
+        sizes: side of the input image of stage 1 and of stage 2, pixels.
+        scale: side of the stage-1 crop in longer sides of the box.
+        box_rule: what a box is: ``keypoints`` (their tight box) or ``image`` (the whole image).
+        locator: how boxes are found: ``haar-face`` (OpenCV's cascade) or ``image`` (the whole frame).
+        score_threshold: below this an object counts as absent.
+        bank_digest: sha256 of the template bank inside the networks.
+        files: file name → sha256.
+        card: training data, terms, measured accuracy: for people.
+    """
+
+    name: str
+    schema: KeypointSchema
+    attributes: tuple[str, ...]
+    mean_shape: Array
+    sizes: tuple[int, int]
+    scale: float
+    box_rule: str
+    locator: str
+    score_threshold: float
+    bank_digest: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.schema)
+        if self.mean_shape.shape != (n, 2) or not np.isfinite(self.mean_shape).all():
+            raise ValueError(f"mean_shape: expected {n} finite points, got shape {self.mean_shape.shape}")
+        if self.box_rule not in BOX_RULES:
+            raise ValueError(f"box_rule: expected one of {BOX_RULES}, got {self.box_rule!r}")
+        if self.locator not in LOCATORS:
+            raise ValueError(f"locator: expected one of {LOCATORS}, got {self.locator!r}")
+        if min(self.sizes) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"expected positive sizes and scale, got {self.sizes} and {self.scale}")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "schema": self.schema.to_json(),
+            "attributes": list(self.attributes),
+            "mean_shape": [[round(float(v), 6) for v in point] for point in self.mean_shape],
+            "stage1": {"size": self.sizes[0], "scale": self.scale},
+            "stage2": {"size": self.sizes[1]},
+            "box_rule": self.box_rule,
+            "locator": self.locator,
+            "score_threshold": self.score_threshold,
+            "bank_sha256": self.bank_digest,
+            "files": dict(self.files),
+            "card": dict(self.card),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """Inverse of :meth:`to_json`.
+
+        Raises:
+            ValueError: a field is missing or of the wrong form.
+        """
+        if data.get("format") != FORMAT:
+            raise ValueError(f"format {data.get('format')!r}, this version reads {FORMAT}")
+        try:
+            return cls(
+                name=str(data["name"]),
+                schema=KeypointSchema.from_json(data["schema"]),
+                attributes=tuple(str(a) for a in data["attributes"]),
+                mean_shape=np.array(data["mean_shape"], np.float32),
+                sizes=(int(data["stage1"]["size"]), int(data["stage2"]["size"])),
+                scale=float(data["stage1"]["scale"]),
+                box_rule=str(data["box_rule"]),
+                locator=str(data["locator"]),
+                score_threshold=float(data["score_threshold"]),
+                bank_digest=str(data["bank_sha256"]),
+                files={str(k): str(v) for k, v in data["files"].items()},
+                card=dict(data["card"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_model_json(folder: Path, spec: ModelSpec) -> None:
+    """Write ``model.json`` beside its target, then rename."""
+    part = folder / "model.json.part"
+    part.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
+    os.replace(part, folder / "model.json")
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The folder of a model: a path, or the name of one that comes with the package.
+
+    Raises:
+        ModelError: neither exists.
+    """
+    path = Path(model)
+    if (path / "model.json").is_file():
+        return path
+    if path.name == str(model) and (SHIPPED / path / "model.json").is_file():
+        return SHIPPED / path
+    shipped = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/model.json"))) or "none"
+    raise ModelError(
+        f"model {str(model)!r}: no folder with a model.json there; give a folder that"
+        f" python -m edge_kp.export wrote, or a shipped model ({shipped})"
+    )
+
+
+def read_model(folder: Path) -> ModelSpec:
+    """Read and check ``model.json``.
+
+    Raises:
+        ModelError: it is missing, damaged or of another format.
+    """
+    path = folder / "model.json"
+    try:
+        return ModelSpec.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}; export the model again") from error
+    except (ValueError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: not a usable model description ({error}); export the model again"
+        ) from error
+
+
+def checked_file(folder: Path, spec: ModelSpec, name: str) -> Path:
+    """Path of a file of the model, after its hash was compared.
+
+    Raises:
+        ModelError: the file is missing, unknown to ``model.json``, or changed.
+    """
+    path = folder / name
+    if name not in spec.files:
+        known = ", ".join(sorted(spec.files)) or "none"
+        raise ModelError(f"{path}: model.json does not list this file (it lists {known}); export it first")
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; copy the whole model folder or export it again")
+    if file_digest(path) != spec.files[name]:
+        raise ModelError(f"{path}: differs from the hash in model.json; copy the model folder again")
+    return path

@@ -1,0 +1,138 @@
+"""``python -m edge_kp.train``: labelled photos → a trained cascade."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from edge_kp.cli import run_cli
+from edge_kp.errors import BackendError
+from edge_kp.modeldir import BOX_RULES
+
+DATA_HELP = (
+    "ibug:DIR, coco:FILE.json[,IMAGES], wflw:LIST,IMAGES or synthetic:N; options ,repeat=3 ,background=no"
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m edge_kp.train",
+        description="Train both stages. The same command again goes on where an interrupted run stands.",
+    )
+    data = parser.add_argument_group("data").add_argument
+    data("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
+    data("--validation", action="append", default=[], metavar="SPEC", help="without it, 5 %% is held back")
+    data(
+        "--box", choices=BOX_RULES, default="keypoints", help="tight around the keypoints, or the whole image"
+    )
+    data("--out", type=Path, required=True, help="folder of the run")
+    model = parser.add_argument_group("model").add_argument
+    model(
+        "--templates",
+        default="",
+        metavar="FILE.npz",
+        help="bank of python -m edge_kp.templates (default: build)",
+    )
+    model("--k", type=_positive, default=64, help="templates in the bank (default 64)")
+    model(
+        "--sizes",
+        type=_positive,
+        nargs=2,
+        default=(112, 128),
+        metavar=("S1", "S2"),
+        help="input sides, pixels",
+    )
+    model(
+        "--widths",
+        type=_positive,
+        nargs=2,
+        default=(24, 32),
+        metavar=("W1", "W2"),
+        help="channels at 1/4 scale",
+    )
+    model("--scale", type=float, help="first crop in sides of the box (default 1.6; 1.1 for --box image)")
+    model("--no-bank", action="store_true", help="regress the prior without templates, for comparison")
+    training = parser.add_argument_group("training").add_argument
+    training(
+        "--epochs", type=_positive, nargs=2, default=(40, 60), metavar=("E1", "E2"), help="of both stages"
+    )
+    training("--batch", type=_positive, default=64, help="samples a step, over all processes (default 64)")
+    training(
+        "--learning-rate", type=float, default=2e-3, help="peak of the one-cycle schedule (default 0.002)"
+    )
+    training("--patience", type=int, default=0, help="stop a stage after so many epochs without progress")
+    training("--turn", type=float, default=30.0, help="random turns up to so many degrees (default 30)")
+    training("--cover", type=float, default=0.5, help="share of samples with a random cover (default 0.5)")
+    training("--seed", type=int, default=0)
+    training(
+        "--amp",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="bfloat16 (default: where hardware has it)",
+    )
+    training("--workers", type=int, default=1, help="loader processes (default 1)")
+    training("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
+    return value
+
+
+def _run(args: argparse.Namespace) -> None:
+    try:
+        import torch
+
+        from edge_kp.training.recipe import Recipe, train_cascade
+    except ImportError as error:
+        raise BackendError(f"training needs {error.name}: pip install 'edge-kp[train]'") from error
+    from edge_kp.training.place import has_bfloat16, training_place
+
+    cv2.setNumThreads(1)
+    with training_place(args.device) as place:
+        amp = args.amp == "on" or (args.amp == "auto" and has_bfloat16(place.device))
+        recipe = Recipe(
+            data=tuple(args.data),
+            validation=tuple(args.validation),
+            templates=args.templates,
+            k=args.k,
+            box_rule=args.box,
+            sizes=tuple(args.sizes),
+            widths=tuple(args.widths),
+            epochs=tuple(args.epochs),
+            scale=args.scale or (1.1 if args.box == "image" else 1.6),
+            batch=args.batch,
+            learning_rate=args.learning_rate,
+            patience=args.patience,
+            seed=args.seed,
+            amp=amp,
+            bank=not args.no_bank,
+            turn=args.turn,
+            cover=args.cover,
+        )
+        if place.first:
+            threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
+            number = "bfloat16" if amp else "float32"
+            print(f"training on {place.device}{threads}, {number}, {place.world} process(es)")
+        train_cascade(recipe, args.out, place, args.workers)
+        if place.first:
+            print(f"next: python -m edge_kp.export --run {args.out} --out models/{args.out.name}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # spinning threads starve the loader on small machines
+    return run_cli(_run, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""Reader of COCO keypoint files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_kp.errors import DataError
+from edge_kp.schema import BUILT_IN, KeypointSchema, Pair, pairs_from_names
+from edge_kp.training.samples import (
+    Reading,
+    Sample,
+    farthest_pair,
+    file_key,
+    has_extent,
+    label_problem,
+    read_image,
+)
+
+
+def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
+    """A COCO keypoints file with one category. Crowds and objects with fewer than two labels are left out."""
+    if not file.is_file():
+        raise DataError(f"coco:{file}: no such file; give the .json file of keypoint annotations")
+    if images_dir is not None and not images_dir.is_dir():
+        raise DataError(f"coco:{file}: no image folder {images_dir}")
+    try:
+        data = json.loads(file.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: cannot be read as JSON: {error}") from error
+    try:
+        category = _category(file, data)
+        names = tuple(str(name) for name in category["keypoints"])
+        entries = {image["id"]: image for image in data["images"]}
+        folders = [images_dir] if images_dir is not None else [file.parent, file.parent / "images"]
+        paths = {i: _find(folders, str(image["file_name"])) for i, image in entries.items()}
+        samples, problems = [], []
+        for annotation in data["annotations"]:
+            if annotation["category_id"] != category["id"] or annotation.get("iscrowd", 0):
+                continue
+            if not annotation.get("keypoints") or annotation.get("num_keypoints", 1) == 0:
+                continue
+            image = entries.get(annotation["image_id"])
+            if image is None:
+                problems.append(f"{file}: annotation {annotation['id']}: no image {annotation['image_id']!r}")
+                continue
+            path = paths[image["id"]]
+            if path is None:
+                problems.append(f"{file}: image {image['file_name']!r} is not in {_listed(folders)}")
+                continue
+            try:
+                sample = _sample(file, annotation, image, path, len(names))
+            except ValueError as error:
+                problems.append(f"{file}: annotation {annotation['id']}: {error}")
+                continue
+            if sample is not None:
+                samples.append(sample)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file}: is no COCO keypoints file ({type(error).__name__}: {error}); "
+            "expected images, annotations and categories"
+        ) from error
+    problems = list(dict.fromkeys(problems))  # an image with ten objects is missing once
+    if paths and not any(paths.values()):
+        raise DataError(
+            f"{file}: none of its {len(paths)} images is in {_listed(folders)}; "
+            "give their folder: coco:FILE,DIR"
+        )
+    if not samples and not problems:
+        problems.append(f"{file}: holds no annotation with keypoints")
+    if problems:
+        raise DataError(*problems)
+    try:
+        schema, measured = _schema(category, names, samples)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: category {category.get('name')!r}: {error}") from error
+    return Reading(f"{file.resolve().parent.name}/{file.name}", schema, tuple(samples), measured)
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    return " or ".join(str(folder) for folder in folders)
+
+
+def _find(folders: Sequence[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _category(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    categories = [c for c in data["categories"] if c.get("keypoints")]
+    used = {a["category_id"] for a in data["annotations"] if "keypoints" in a}
+    if len(categories) > 1:
+        categories = [c for c in categories if c["id"] in used] or categories
+    if len(categories) > 1:
+        found = ", ".join(str(c.get("name")) for c in categories)
+        raise DataError(f"{file}: has several categories with keypoints ({found}); split it, one file each")
+    if not categories:
+        raise DataError(
+            f"{file}: no category names keypoints; is it a detection file? Give the keypoints file"
+        )
+    category: Mapping[str, Any] = categories[0]
+    return category
+
+
+def _sample(
+    file: Path, annotation: Mapping[str, Any], image: Mapping[str, Any], path: Path, n: int
+) -> Sample | None:
+    """One annotation; None where too few points are labelled to place a crop."""
+    values = np.array(annotation["keypoints"], np.float64)
+    if values.shape != (3 * n,):
+        raise ValueError(f"expected {3 * n} keypoint numbers, got {len(annotation['keypoints'])}")
+    if not np.isfinite(values).all():
+        raise ValueError("a keypoint is not finite")
+    x, y, flag = values.reshape(n, 3).T
+    if not np.isin(flag, (0, 1, 2)).all():
+        raise ValueError("a visibility flag is none of 0, 1, 2")
+    # COCO measures from the image's edge, the frame's coordinates from the centre of the first pixel.
+    keypoints = np.where(flag[:, None] > 0, np.column_stack([x, y]) - 0.5, np.nan).astype(np.float32)
+    visible = np.choose(flag.astype(int), [np.nan, 0, 1]).astype(np.float32)
+    if (flag > 0).sum() < 2:
+        return None
+    if not has_extent(keypoints):
+        raise ValueError("all points coincide")
+    size = None
+    if "width" in image and "height" in image:
+        size = (int(image["width"]), int(image["height"]))
+        problem = label_problem(keypoints, *size)
+        if problem:
+            raise ValueError(problem)
+    key = f"{file_key(file.parent, str(image['file_name']))}#{annotation['id']}"
+    return Sample(key, keypoints, visible, {}, partial(read_image, str(path)), size)
+
+
+def _schema(
+    category: Mapping[str, Any], names: tuple[str, ...], samples: Sequence[Sample]
+) -> tuple[KeypointSchema, bool]:
+    """The category's schema, and whether its reference points had to be measured."""
+    name = str(category.get("name", f"points{len(names)}"))
+    known = BUILT_IN.get(name)
+    if known is not None and len(known) == len(names):
+        return known, False
+
+    def pair(values: Any) -> Pair:
+        if not isinstance(values, (list, tuple)) or len(values) != 2:
+            raise ValueError(f"expected a pair of names or indices, got {values!r}")
+        unknown = [v for v in values if isinstance(v, str) and v not in names]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of its keypoints")
+        a, b = (names.index(v) if isinstance(v, str) else int(v) for v in values)
+        return a, b
+
+    flips = category.get("flip_pairs")
+    pairs = pairs_from_names(names) if flips is None else tuple(pair(p) for p in flips)
+    edges = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or ())
+    named = category.get("reference")
+    reference = pair(named) if named is not None else farthest_pair([s.keypoints for s in samples])
+    return KeypointSchema(name, names, pairs, edges, reference), named is None

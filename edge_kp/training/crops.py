@@ -1,0 +1,356 @@
+"""Training crops: the part of each photo around its object, kept in memory, cropped anew every epoch."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from edge_kp.errors import DataError
+from edge_kp.geometry import (
+    Crop,
+    compose,
+    decompose_similarity,
+    estimate_similarity,
+    jitter_box,
+    square_crop,
+    tight_box,
+    transform_points,
+)
+from edge_kp.training.attributes import OCCLUDED_SHARE, OCCLUSION, AttributeWeights, ShapeAttributes
+from edge_kp.training.augment import (
+    MIRROR,
+    Augmentation,
+    about_middle,
+    random_colour,
+    random_cover,
+    random_transform,
+)
+from edge_kp.training.datasets import Sample
+from edge_kp.types import Array
+
+MARGIN = 2.4  # side of the part kept of a photo, in sides of the object's box
+OVERSAMPLING = 1.5  # the object is kept this much larger than it appears in a crop
+PATCH = 96  # side of a kept background patch, pixels
+NEGATIVES = 0.1  # share of training crops that show no object
+
+Item = dict[str, Any]
+
+
+def key_rng(key: str, seed: int) -> np.random.Generator:
+    """Random numbers that depend on a sample's name and a seed alone."""
+    return np.random.default_rng([seed, zlib.crc32(key.encode())])
+
+
+def sample_box(keypoints: Array, image_size: tuple[int, int], box_rule: str) -> Array:
+    """(4,) box of the object: around its keypoints, or the whole image (``box_rule``), frame pixels."""
+    if box_rule == "image":
+        return np.array([-0.5, -0.5, image_size[0] - 0.5, image_size[1] - 0.5], np.float32)
+    return tight_box(keypoints)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The kept part of a photo.
+
+    Attributes:
+        key: the sample's name.
+        image: uint8 BGR (h, w, 3).
+        keypoints: (N, 2) float64, pixels of ``image``; NaN where not labelled.
+        visible: (N,) 1, 0 or NaN, as in :class:`Sample`.
+        attributes: what the data set says.
+        box: (4,) box of the object, pixels of ``image``.
+        patch: uint8 (PATCH, PATCH, 3) of the same photo without the object, or None.
+        use_background: whether what surrounds the object may be taught as "no object".
+    """
+
+    key: str
+    image: Array
+    keypoints: Array
+    visible: Array
+    attributes: Mapping[str, float]
+    box: Array
+    patch: Array | None
+    use_background: bool
+
+
+def cut_region(sample: Sample, object_side: float, box_rule: str) -> Region:
+    """Keep the part of a photo that crops can show, with the object at most ``object_side`` pixels large."""
+    image = sample.load()
+    height, width = image.shape[:2]
+    box = sample_box(sample.keypoints, (width, height), box_rule)
+    side = max(box[2] - box[0], box[3] - box[1])
+    centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2
+    x0, y0 = np.clip(np.floor(centre - side * MARGIN / 2).astype(int), 0, (width - 1, height - 1))
+    x1, y1 = np.clip(np.ceil(centre + side * MARGIN / 2).astype(int), (x0 + 1, y0 + 1), (width, height))
+    part = image[y0:y1, x0:x1]
+    shrink = min(1.0, object_side / side)
+    new_size = (max(1, round((x1 - x0) * shrink)), max(1, round((y1 - y0) * shrink)))
+    ratio = np.array([new_size[0] / (x1 - x0), new_size[1] / (y1 - y0)])
+    if shrink < 1:
+        part = cv2.resize(part, new_size, interpolation=cv2.INTER_AREA)
+
+    def moved(points: Array) -> Array:
+        return (points.astype(np.float64) - (x0, y0) + 0.5) * ratio - 0.5
+
+    return Region(
+        sample.key,
+        np.ascontiguousarray(part),
+        moved(sample.keypoints),
+        sample.visible,
+        sample.attributes,
+        moved(box.reshape(2, 2)).reshape(4),
+        _background_patch(sample, image, box) if sample.use_background and box_rule != "image" else None,
+        sample.use_background,
+    )
+
+
+def _background_patch(sample: Sample, image: Array, box: Array) -> Array | None:
+    """A square of the photo that holds at most a sliver of the object; None where there is no room."""
+    rng = key_rng(sample.key, 1)
+    height, width = image.shape[:2]
+    for _ in range(20):
+        side = rng.uniform(0.2, 0.8) * min(width, height)
+        x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
+        overlap = max(0.0, min(x + side, box[2]) - max(x, box[0])) * max(
+            0.0, min(y + side, box[3]) - max(y, box[1])
+        )
+        if side >= 24 and overlap < 0.03 * min(side * side, float((box[2] - box[0]) * (box[3] - box[1]))):
+            part = image[int(y) : int(y + side), int(x) : int(x + side)]
+            return cv2.resize(part, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
+    return None
+
+
+def cut_regions(
+    samples: Sequence[Sample], object_side: float, box_rule: str, progress: bool = True
+) -> list[Region]:
+    """Load every photo once.
+
+    Raises:
+        DataError: all unreadable images, one line each.
+    """
+    regions: list[Region] = []
+    problems: list[str] = []
+    for sample in tqdm(samples, "reading photos", unit="photo", disable=not progress, leave=False):
+        try:
+            regions.append(cut_region(sample, object_side, box_rule))
+        except DataError as error:
+            problems += error.problems
+    if problems:
+        raise DataError(*dict.fromkeys(problems))
+    return regions
+
+
+@dataclass(frozen=True, eq=False)
+class StageView:
+    """How a stage sees an object.
+
+    Attributes:
+        size: side of the input image in pixels.
+        mean_shape: (N, 2) canonical shape, crop coordinates.
+        scale: stage 1: side of the crop in sides of the box; None for the aligned crop of stage 2.
+        errors: stage 2: (M, 4) errors of stage 1 ``(angle, log scale, du, dv)`` about the middle of the
+            aligned crop; crops are misplaced by draws from them.
+    """
+
+    size: int
+    mean_shape: Array
+    scale: float | None = None
+    errors: Array | None = None
+
+    def crop(self, region: Region, rng: np.random.Generator, augmentation: Augmentation | None) -> Crop:
+        """A crop of the region: misplaced as at run time, and augmented where asked."""
+        if self.scale is not None:
+            box = region.box if augmentation else jitter_box(region.box, rng)
+            crop = square_crop(box, self.size, self.scale)
+            if augmentation is None:
+                return crop
+            return Crop(compose(random_transform(rng, augmentation, self.scale), crop.matrix), self.size)
+        assert self.errors is not None
+        known = ~np.isnan(region.keypoints).any(1)
+        aligned = estimate_similarity(region.keypoints[known], self.mean_shape[known].astype(np.float64))
+        angle, log_scale, du, dv = self.errors[rng.integers(len(self.errors))]
+        if augmentation:
+            # Between and somewhat beyond the errors measured, since new photos are harder than those at hand.
+            grow = rng.uniform(0.5, 1.6)
+            angle, log_scale, du, dv = grow * np.array([angle, log_scale, du, dv]) + rng.normal(
+                0, (0.03, 0.02, 0.01, 0.01)
+            )
+        return Crop(compose(about_middle(angle, np.exp(log_scale), np.array([du, dv])), aligned), self.size)
+
+
+def alignment_error(predicted: Array, truth: Array, mean_shape: Array) -> Array:
+    """(4,) ``(angle, log scale, du, dv)``: how the crop aligned by ``predicted`` differs from the true one.
+
+    Args:
+        predicted, truth: (N, 2) in any common frame; points that are NaN in ``truth`` are left out.
+    """
+    known = ~np.isnan(truth).any(1)
+    mean = mean_shape.astype(np.float64)
+    seen = estimate_similarity(predicted, mean)
+    to_truth = estimate_similarity(mean[known], truth[known])
+    error = compose(seen, to_truth)
+    angle, scale, _, _ = decompose_similarity(error)
+    du, dv = transform_points(error, np.array([0.5, 0.5])) - 0.5
+    return np.array([angle, np.log(scale), du, dv])
+
+
+class CropDataset:
+    """Map-style data set of crops with labels; every crop depends on ``(seed, epoch, index)`` alone.
+
+    Args:
+        regions: the photos; ``counts`` says how often each stands in an epoch.
+        augmentation: None gives validation crops, the same in every epoch.
+        weights: weights of attributes; None weights everything 1.
+        negatives: share of augmented crops that show no object.
+
+    An item is a dict of arrays: ``image`` uint8 (S, S, 3); ``keypoints`` (N, 2), crop coordinates, 0 where
+    unlabelled; ``labelled``, ``visible`` (N,); ``present`` (); ``alignment`` (2, 3) canonical → crop;
+    ``unit`` () reference distance in crop coordinates; ``attributes``, ``attribute_weight`` (A,); ``weight``
+    (). All float32 but the image.
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[Region],
+        view: StageView,
+        shape_attributes: ShapeAttributes,
+        attributes: Sequence[str],
+        flip_index: Array | None,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        weights: AttributeWeights | None = None,
+        counts: Sequence[int] | int = 1,
+        negatives: float = NEGATIVES,
+    ) -> None:
+        self.regions = regions
+        self.view = view
+        self.shape_attributes = shape_attributes
+        self.attributes = tuple(attributes)
+        self.flip_index = flip_index
+        self.seed = seed
+        self.augmentation = augmentation
+        self.weights = weights
+        self.index = np.repeat(np.arange(len(regions)), counts)
+        self.negatives = negatives
+        self.patches = [i for i, region in enumerate(regions) if region.patch is not None]
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, at: int) -> Item:
+        region = self.regions[self.index[at]]
+        if self.augmentation is None:
+            rng = key_rng(region.key, self.seed)
+            return self._labelled(region, rng)
+        rng = np.random.default_rng([self.seed, self.epoch, at])
+        if rng.random() < self.negatives:
+            return self._negative(region, rng)
+        return self._labelled(region, rng)
+
+    def labels(self, count: int) -> Array:
+        """(count, A) attributes of random training crops, NaN where unknown: their distribution."""
+        rng = np.random.default_rng(self.seed)
+        at = rng.integers(len(self), size=count)
+        rows = (
+            self._labelled(self.regions[self.index[i]], np.random.default_rng([self.seed, i]))
+            for i in at.tolist()
+        )
+        return np.stack([np.where(r["attribute_weight"] > 0, r["attributes"], np.nan) for r in rows])
+
+    def _labelled(self, region: Region, rng: np.random.Generator) -> Item:
+        view, augmentation = self.view, self.augmentation
+        crop = view.crop(region, rng, augmentation)
+        keypoints, visible = region.keypoints, region.visible
+        if augmentation and self.flip_index is not None and rng.random() < 0.5:
+            crop = Crop(compose(MIRROR, crop.matrix), view.size)
+            keypoints, visible = keypoints[self.flip_index], visible[self.flip_index]
+        border = cv2.BORDER_REPLICATE if augmentation and rng.random() < 0.3 else cv2.BORDER_CONSTANT
+        image = crop.extract(region.image, border)
+        points = crop.to_crop(keypoints)
+        labelled = np.asarray(~np.isnan(points).any(1))
+        visible = np.where(np.isnan(visible), 1.0, visible)
+        attributes = dict(region.attributes)
+        attributes.setdefault(OCCLUSION, float(np.mean(visible[labelled] < 0.5) >= OCCLUDED_SHARE))
+        if augmentation:
+            if rng.random() < augmentation.cover:
+                texture = self.regions[int(rng.integers(len(self.regions)))]
+                image, under = random_cover(
+                    image,
+                    points,
+                    rng,
+                    augmentation.cover_share,
+                    texture.patch if texture.patch is not None and rng.random() < 0.5 else texture.image,
+                )
+                visible = np.where(under, 0.0, visible)
+                if np.mean(under[labelled]) >= OCCLUDED_SHARE:
+                    attributes[OCCLUSION] = 1.0
+            image = random_colour(image, rng, augmentation.colour)
+        attributes = {**self.shape_attributes(points), **attributes}
+        mean = view.mean_shape.astype(np.float64)
+        alignment = estimate_similarity(mean[labelled], points[labelled])
+        return self._item(image, points, labelled, visible, alignment, attributes, present=True)
+
+    def _negative(self, region: Region, rng: np.random.Generator) -> Item:
+        """A crop that misses the object: background, or the object far off, or far too close."""
+        view, size = self.view, self.view.size
+        kind = rng.random()
+        if kind < 0.5 and self.patches:
+            patch = self.regions[self.patches[rng.integers(len(self.patches))]].patch
+            assert patch is not None
+            image = cv2.resize(np.ascontiguousarray(patch[:, :: rng.choice((-1, 1))]), (size, size))
+        else:
+            scale = view.scale or 1.5
+            if kind < 0.8 and region.use_background:
+                side = max(region.box[2] - region.box[0], region.box[3] - region.box[1])
+                direction = rng.uniform(0, 2 * np.pi)
+                shift = side * rng.uniform(0.75, 1.3) * np.array([np.cos(direction), np.sin(direction)])
+                box = region.box + np.tile(shift, 2)
+            else:
+                middle = (region.box[:2] + region.box[2:]) / 2 + rng.uniform(-0.3, 0.3, 2) * (
+                    region.box[2:] - region.box[:2]
+                )
+                half = (region.box[2:] - region.box[:2]) / 2 * rng.uniform(0.12, 0.25)
+                box = np.concatenate([middle - half, middle + half])
+            image = square_crop(box, size, scale).extract(region.image, cv2.BORDER_REPLICATE)
+        assert self.augmentation is not None
+        image = random_colour(image, rng, self.augmentation.colour)
+        mean = view.mean_shape.astype(np.float64)
+        nothing = np.zeros(len(mean), bool)
+        return self._item(
+            image, mean, nothing, np.zeros(len(mean)), about_middle(0, 1, np.zeros(2)), {}, False
+        )
+
+    def _item(
+        self,
+        image: Array,
+        points: Array,
+        labelled: Array,
+        visible: Array,
+        alignment: Array,
+        attributes: Mapping[str, float],
+        present: bool,
+    ) -> Item:
+        row = np.array([[attributes.get(name, np.nan) for name in self.attributes]])
+        weights = self.weights.classes(row) if self.weights else (~np.isnan(row)).astype(np.float32)
+        weight = float(self.weights.samples(row)[0]) if self.weights else 1.0
+        a, b = self.shape_attributes.reference
+        unit = np.linalg.norm(self.view.mean_shape[a] - self.view.mean_shape[b]) * np.hypot(*alignment[:, 0])
+        return {
+            "image": image,
+            "keypoints": np.where(labelled[:, None], points, 0).astype(np.float32),
+            "labelled": labelled.astype(np.float32),
+            "visible": visible.astype(np.float32),
+            "present": np.float32(present),
+            "alignment": alignment.astype(np.float32),
+            "unit": np.float32(unit),
+            "attributes": np.nan_to_num(row[0]).astype(np.float32),
+            "attribute_weight": weights[0],
+            "weight": np.float32(weight if present else 0.0),
+        }

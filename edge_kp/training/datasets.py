@@ -1,0 +1,229 @@
+"""Data sets by name: ``ibug:DIR``, ``coco:FILE[,IMAGES]``, ``wflw:LIST,IMAGES`` and ``synthetic:N``.
+
+Options follow after commas: ``repeat=3`` counts each sample three times an epoch, ``background=no`` says
+that the photos show unlabelled objects too, ``seed=7`` draws other synthetic images (validate on
+another seed than you train on).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from edge_kp.errors import DataError
+from edge_kp.schema import KeypointSchema
+from edge_kp.training.coco import read_coco
+from edge_kp.training.readers import read_ibug, read_wflw
+from edge_kp.training.samples import Reading, Sample, farthest_pair, label_problem, read_image
+from edge_kp.training.synthetic import read_synthetic
+
+__all__ = ["Dataset", "Sample", "Spec", "check_images", "load_dataset", "parse_spec", "read_image"]
+
+# kind: (form, fewest arguments, most arguments, options besides repeat and background)
+_KINDS: Mapping[str, tuple[str, int, int, tuple[str, ...]]] = {
+    "ibug": ("ibug:DIR", 1, 1, ()),
+    "coco": ("coco:FILE.json[,IMAGES_DIR]", 1, 2, ()),
+    "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2, ()),
+    "synthetic": ("synthetic:N", 1, 1, ("seed",)),
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed data set name; ``str(spec)`` gives it back.
+
+    Attributes:
+        kind: ``ibug``, ``coco``, ``wflw`` or ``synthetic``.
+        args: what stands before the options: paths, or the number of synthetic samples.
+        options: ``repeat``, ``background``, ``seed``, as written.
+    """
+
+    kind: str
+    args: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:" + ",".join([*self.args, *(f"{k}={v}" for k, v in self.options.items())])
+
+    @property
+    def repeat(self) -> int:
+        return int(self.options.get("repeat", "1"))
+
+    @property
+    def seed(self) -> int:
+        return int(self.options.get("seed", "0"))
+
+    @property
+    def use_background(self) -> bool:
+        return self.options.get("background", "yes") == "yes"
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples that share a schema.
+
+    Attributes:
+        names: the merged sets, without machine paths, e.g. ``("helen_train", "synthetic:2000")``.
+    """
+
+    schema: KeypointSchema
+    samples: tuple[Sample, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def parse_spec(text: str) -> Spec:
+    """``kind:arg[,arg][,key=value…]`` as a :class:`Spec`.
+
+    Raises:
+        DataError: an unknown kind or option, or too few or too many arguments.
+    """
+    kind, colon, rest = text.partition(":")
+    if kind not in _KINDS or not colon:
+        forms = ", ".join(form for form, *_ in _KINDS.values())
+        raise DataError(f"data set {text!r}: unknown kind {kind!r}; expected one of {forms}")
+    form, fewest, most, extra = _KINDS[kind]
+    args: list[str] = []
+    options: dict[str, str] = {}
+    for part in rest.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_]+", key):
+            if options:
+                raise DataError(
+                    f"data set {text!r}: {part!r} follows the options; write {form}[,option=value]"
+                )
+            args.append(part)
+            continue
+        expected = {"repeat": r"0*[1-9][0-9]{0,3}", "background": "yes|no", "seed": "[0-9]{1,9}"}
+        allowed = ("repeat", "background", *extra)
+        if key not in allowed:
+            raise DataError(
+                f"data set {text!r}: unknown option {key!r}; expected one of {', '.join(allowed)}"
+            )
+        if not re.fullmatch(expected[key], value, re.ASCII):
+            hint = {"repeat": "a number from 1 to 9999", "background": "yes or no", "seed": "a whole number"}[
+                key
+            ]
+            raise DataError(f"data set {text!r}: {key}={value!r}; expected {hint}")
+        if key in options:
+            raise DataError(f"data set {text!r}: {key} is given twice")
+        options[key] = value
+    if not fewest <= len(args) <= most or not all(args):
+        raise DataError(f"data set {text!r}: expected {form}; paths may hold no comma")
+    if kind == "synthetic" and not re.fullmatch(r"0*[1-9][0-9]{0,6}", args[0], re.ASCII):
+        raise DataError(f"data set {text!r}: expected synthetic:N with N from 1 to 9999999, got {args[0]!r}")
+    return Spec(kind, tuple(args), options)
+
+
+def _read(spec: Spec) -> Reading:
+    # A shell leaves the ~ of ibug:~/faces alone.
+    paths = [Path(os.path.expanduser(arg)) for arg in spec.args]
+    if spec.kind == "ibug":
+        reading = read_ibug(paths[0])
+    elif spec.kind == "coco":
+        reading = read_coco(*paths)
+    elif spec.kind == "wflw":
+        reading = read_wflw(*paths)
+    else:
+        reading = read_synthetic(int(spec.args[0]), spec.seed)
+    samples = tuple(
+        replace(s, repeat=spec.repeat, use_background=spec.use_background) for s in reading.samples
+    )
+    return replace(reading, samples=samples)
+
+
+def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> Dataset:
+    """Read, check and merge data sets; labels only, no image is decoded.
+
+    Args:
+        specs: data set names, see the top of this file.
+        schema: what the sets must fit, e.g. the training set's for a validation set. Its reference points
+            then stand in for points measured on the data.
+
+    Raises:
+        DataError: with every problem of every set, one line each.
+    """
+    if not specs:
+        raise DataError("no data set given; expected e.g. ibug:DIR")
+    readings: list[Reading] = []
+    problems: list[str] = []
+    for text in specs:
+        try:
+            readings.append(_read(parse_spec(text)))
+        except DataError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise DataError(*problems)
+    merged = _merge_schemas(readings, schema)
+    samples = tuple(s for reading in readings for s in reading.samples)
+    seen: set[str] = set()
+    for sample in samples:
+        if sample.key in seen:
+            raise DataError(
+                f"sample {sample.key!r} comes twice; to weigh a set use repeat=2, "
+                "else rename one of two folders of one name (synthetic: give another seed)"
+            )
+        seen.add(sample.key)
+    return Dataset(merged, samples, tuple(reading.name for reading in readings))
+
+
+def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -> KeypointSchema:
+    """The one schema of all readings. Measured reference points give way to named ones."""
+    first = next((r for r in readings if not r.measured_reference), readings[0])
+    base = wanted or first.schema
+    problems = []
+    for reading in readings:
+        schema = reading.schema
+        same = len(schema) == len(base)
+        if same and reading.measured_reference:
+            schema = replace(schema, reference=base.reference)
+        if not same or schema != base:
+            whose = "the expected schema" if wanted else f"that of {first.name}"
+            problems.append(
+                f"data set {reading.name}: its schema {schema.name!r} ({len(schema)} points) is not "
+                f"{whose}, {base.name!r} ({len(base)} points); use sets with the same keypoints"
+            )
+    if problems:
+        raise DataError(*problems)
+    if wanted is None and first.measured_reference and len(readings) > 1:
+        return replace(base, reference=farthest_pair([s.keypoints for r in readings for s in r.samples]))
+    return base
+
+
+def check_images(dataset: Dataset, progress: bool = False) -> None:
+    """Decode every image once and look at its labels.
+
+    Raises:
+        DataError: with every missing, damaged or too small image, and every label far outside its image.
+    """
+    images: dict[object, list[Sample]] = {}
+    for sample in dataset.samples:
+        load = sample.load
+        source = (load.func, load.args) if isinstance(load, partial) else id(load)
+        images.setdefault(source, []).append(sample)
+    problems: list[str] = []
+    for samples in tqdm(images.values(), "checking images", disable=not progress, unit="image"):
+        try:
+            height, width = samples[0].load().shape[:2]
+        except DataError as error:
+            problems.extend(error.problems)
+            continue
+        for sample in samples:
+            stated = sample.image_size
+            if stated is not None and stated != (width, height):
+                problems.append(
+                    f"{sample.key}: the label file says {stated[0]}x{stated[1]}, "
+                    f"the image is {width}x{height}"
+                )
+            elif problem := label_problem(sample.keypoints, width, height):
+                problems.append(f"{sample.key}: {problem}")
+    if problems:
+        raise DataError(*problems)

@@ -1,0 +1,161 @@
+"""Accuracy of a cascade on labelled data: errors per sample of every output that decides the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from edge_kp.cascade import Cascade
+from edge_kp.geometry import box_iou, jitter_box
+from edge_kp.metrics import auc, failure_rate, nme
+from edge_kp.schema import KeypointSchema
+from edge_kp.training.crops import key_rng, sample_box
+from edge_kp.training.datasets import Sample
+from edge_kp.types import Array
+
+OUTPUTS = ("stage1_prior", "stage1", "prior", "cascade")
+BOXES = ("tight", "jitter", "located")
+Locate = Callable[[Array], Sequence[Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Per-sample errors.
+
+    Attributes:
+        errors: output name → (M,) NME as a fraction of the reference distance; NaN where the object was
+            not located.
+        radial: output name → (M,) mean distance in pixels of the image.
+        keypoints: (M, N, 2) result of the cascade, frame pixels; NaN where not located.
+        keys: names of the samples.
+        attributes: (M, A) probabilities of the cascade.
+        missed: how many objects were not located.
+    """
+
+    schema: KeypointSchema
+    samples: Sequence[Sample]
+    errors: dict[str, Array]
+    radial: dict[str, Array]
+    keypoints: Array
+    attributes: Array
+    scores: Array
+    missed: int
+
+    def summary(self, select: Array | None = None) -> dict[str, dict[str, float]]:
+        """Per output: NME %, FR@10 %, AUC@8 %, mean radial error in pixels; over ``select`` (M,) bool.
+
+        An object that was not located counts as a failure in FR and AUC and is left out of the means.
+        """
+        rows = {}
+        for name in OUTPUTS:
+            errors, radial = self.errors[name], self.radial[name]
+            if select is not None:
+                errors, radial = errors[select], radial[select]
+            found = errors[~np.isnan(errors)]
+            counted = np.where(np.isnan(errors), np.inf, errors)
+            rows[name] = {
+                "nme": 100 * float(found.mean()) if len(found) else float("nan"),
+                "fr10": 100 * failure_rate(counted),
+                "auc8": 100 * auc(counted),
+                "mean_radial_px": float(radial[~np.isnan(radial)].mean()) if len(found) else float("nan"),
+            }
+        return rows
+
+
+def evaluate(
+    cascade: Cascade,
+    samples: Sequence[Sample],
+    boxes: str = "jitter",
+    locate: Locate | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Run a cascade over labelled samples.
+
+    Args:
+        boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled by up to ±10 %, seeded by
+            file name), or ``located`` (the located box that overlaps the object most).
+        locate: image → boxes, for ``located``.
+
+    Raises:
+        DataError: an unreadable image.
+        ValueError: no samples, or ``located`` without ``locate``.
+    """
+    if not samples:
+        raise ValueError("no samples to evaluate")
+    schema, n = cascade.spec.schema, len(cascade.spec.schema)
+    shape = (len(samples), n, 2)
+    found = {name: np.full(shape, np.nan) for name in OUTPUTS}
+    attributes = np.full((len(samples), len(cascade.spec.attributes)), np.nan)
+    scores = np.full(len(samples), np.nan)
+    images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
+    for i, sample in enumerate(images):
+        image = sample.load()
+        box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed)
+        if box is None:
+            continue
+        result = cascade(image, [box])
+        found["stage1_prior"][i] = result.stage1_prior_keypoints[0]
+        found["stage1"][i] = result.stage1_keypoints[0]
+        found["prior"][i] = result.prior_keypoints[0]
+        found["cascade"][i] = result.keypoints[0]
+        attributes[i], scores[i] = result.attributes[0], result.score[0]
+    truth = np.stack([s.keypoints for s in samples]).astype(np.float64)
+    return Evaluation(
+        schema,
+        samples,
+        {name: nme(points, truth, schema) for name, points in found.items()},
+        {name: _radial(points, truth) for name, points in found.items()},
+        found["cascade"],
+        attributes,
+        scores,
+        int(np.isnan(scores).sum()),
+    )
+
+
+def _radial(points: Array, truth: Array) -> Array:
+    distance = np.linalg.norm(points - truth, axis=-1)
+    known = ~np.isnan(distance)
+    return np.where(known.any(1), np.where(known, distance, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
+
+
+def _box(
+    sample: Sample, image: Array, box_rule: str, boxes: str, locate: Locate | None, seed: int
+) -> Array | None:
+    height, width = image.shape[:2]
+    box = sample_box(sample.keypoints, (width, height), box_rule)
+    if boxes == "jitter":
+        return jitter_box(box, key_rng(sample.key, seed))
+    if boxes == "tight":
+        return box
+    if locate is None:
+        raise ValueError("located boxes need a locator")
+    return best_overlap(box, locate(image))
+
+
+def best_overlap(box: Array, candidates: Sequence[Array], least: float = 0.2) -> Array | None:
+    """The candidate that overlaps ``box`` most, or None below an IoU of ``least``."""
+    best = max(candidates, key=lambda c: box_iou(box, c), default=None)
+    return best if best is not None and box_iou(box, best) >= least else None
+
+
+def summary_table(rows: dict[str, dict[str, Any]], title: str) -> str:
+    """A table of :meth:`Evaluation.summary`, as text."""
+    lines = [title, f"{'output':<14}{'NME %':>8}{'FR@10 %':>10}{'AUC@8 %':>10}{'radial px':>11}"]
+    for name, row in rows.items():
+        lines.append(
+            f"{name:<14}{row['nme']:>8.3f}{row['fr10']:>10.2f}{row['auc8']:>10.2f}{row['mean_radial_px']:>11.2f}"
+        )
+    return "\n".join(lines)
+
+
+def attribute_groups(labels: Sequence[dict[str, float]]) -> Iterator[tuple[str, Array]]:
+    """Name and (M,) bool of every attribute that at least one sample has, from labels per sample."""
+    for name in sorted({key for row in labels for key in row}):
+        select = np.array([row.get(name, 0.0) > 0.5 for row in labels])
+        if select.any():
+            yield name, select

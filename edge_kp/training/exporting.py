@@ -1,0 +1,201 @@
+"""A trained run → a model directory of ONNX files, each checked against PyTorch on real crops."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxsim
+import torch
+from onnx import numpy_helper
+
+from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
+from edge_kp.errors import ModelError
+from edge_kp.modeldir import ModelSpec, file_digest, write_model_json
+from edge_kp.training.network import ExportNet, StageNet
+from edge_kp.training.recipe import CHECK_CROPS, load_run, model_spec
+from edge_kp.training.torch_backend import TorchBackend
+from edge_kp.types import Array
+
+OPSET = 18
+# Largest difference from PyTorch allowed in FP32: crop coordinates for keypoints, probabilities for the rest.
+TOLERANCE = {"keypoints": 2e-4, "prior_keypoints": 2e-4}
+OTHER_TOLERANCE = 2e-3
+
+
+def export_run(run: Path, out: Path, name: str | None = None, card: Mapping[str, Any] | None = None) -> str:
+    """Write the model directory of a finished run and return the table of the checks.
+
+    The folder is written beside ``out`` and moved there when everything passed: a failed export leaves an
+    older model as it is.
+
+    Args:
+        name: name of the model; that of ``out`` when None.
+        card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
+
+    Raises:
+        ModelError: the run is unfinished, or a file differs from PyTorch beyond :data:`TOLERANCE`.
+    """
+    recipe, bank, stage1, stage2 = load_run(run)
+    crops = _check_crops(run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        folder = Path(temporary)
+        spec = model_spec(recipe, bank, stage1.config.attributes, name or out.name)
+        for stage_name, stage in (("stage1", stage1), ("stage2", stage2)):
+            path = folder / f"{stage_name}.fp32.onnx"
+            plain = export_stage(stage, path, _contract(spec, stage_name))
+            if stage.config.bank:
+                find_bank(onnx.load(path), bank.templates)
+            rows = compare(stage, {"ONNX": plain, "simplified": path}, crops[stage_name])
+            plain.unlink()
+            for output, row in rows.items():
+                table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
+        bank.save(folder / "templates.npz")
+        files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
+        accuracy = _read_json(run / "evaluation.json")
+        notes = {"data": _data_names(recipe.data), "accuracy": accuracy, **(card or {})}
+        write_model_json(folder, replace(spec, files=files, card=notes))
+        _move_into(folder, out)
+    return "\n".join(table)
+
+
+def export_stage(stage: StageNet, path: Path, contract: Mapping[str, str]) -> Path:
+    """Write ``path``, simplified, and return the plain export beside it."""
+    plain = path.with_suffix(".plain.onnx")
+    size = stage.config.size
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        torch.onnx.export(
+            ExportNet(stage.eval()),
+            (example,),
+            str(plain),
+            input_names=["image"],
+            output_names=list(ExportNet.OUTPUTS),
+            opset_version=OPSET,
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    simplified, same = onnxsim.simplify(onnx.load(plain))
+    if not same:
+        raise ModelError(
+            f"{path.name}: onnxsim changed the result; report this with the versions of torch and onnxsim"
+        )
+    simplified.doc_string = ""
+    for node in simplified.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    del simplified.metadata_props[:]
+    for key, value in contract.items():
+        simplified.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(simplified, full_check=True)
+    onnx.save(simplified, path)
+    return plain
+
+
+def find_bank(model: onnx.ModelProto, templates: Array) -> str:
+    """Name of the one MatMul whose constant is the template bank.
+
+    Raises:
+        ModelError: there is none, or more than one.
+    """
+    wanted = templates.reshape(len(templates), -1)
+    constants = {i.name: i for i in model.graph.initializer}
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            value = numpy_helper.to_array(constants[node.input[1]])
+            if value.shape == wanted.shape and np.array_equal(value, wanted):
+                found.append(node.name)
+    if len(found) != 1:
+        raise ModelError(
+            f"expected the template bank as the constant of exactly one MatMul, found {len(found)}"
+        )
+    return found[0]
+
+
+def compare(stage: StageNet, files: Mapping[str, Path], crops: Array) -> dict[str, dict[str, float]]:
+    """Largest absolute difference from PyTorch, per output and file.
+
+    Args:
+        crops: uint8 (M, S, S, 3) real crops; run as one batch and as single images.
+
+    Raises:
+        ModelError: a difference is beyond tolerance.
+    """
+    truth = TorchBackend(stage).run(crops)
+    rows: dict[str, dict[str, float]] = {name: {} for name in truth}
+    for label, path in files.items():
+        backend = OnnxRuntimeBackend(path)
+        batch = backend.run(crops)
+        single = backend.run(crops[:1])
+        for name, expected in truth.items():
+            worst = max(_difference(batch[name], expected), _difference(single[name], expected[:1]))
+            rows[name][label] = worst
+            if not worst <= TOLERANCE.get(name, OTHER_TOLERANCE):
+                raise ModelError(
+                    f"{path.name}: {name} differs from PyTorch by {worst:.2e}; nothing was written"
+                )
+    return rows
+
+
+def _difference(seen: Array, expected: Array) -> float:
+    return float(np.abs(seen.astype(np.float64) - expected).max())
+
+
+def _contract(spec: ModelSpec, stage: str) -> dict[str, str]:
+    """What a host program must know, inside the file itself."""
+    described = spec.to_json()
+    contract = {key: described[key] for key in ("name", "schema", "attributes", "mean_shape", "bank_sha256")}
+    return {"edge_kp.stage": stage, "edge_kp.spec": json.dumps({**contract, **described[stage]})}
+
+
+def _check_crops(run: Path) -> dict[str, Array]:
+    path = run / CHECK_CROPS
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in ("stage1", "stage2")}
+    except (OSError, KeyError, ValueError) as error:
+        raise ModelError(
+            f"{path}: no crops to check with ({error}); run the same python -m edge_kp.train again"
+        ) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path}: the run is not finished ({error}); run the same python -m edge_kp.train again"
+        ) from error
+
+
+def _data_names(specs: tuple[str, ...]) -> list[str]:
+    """Data set names without the folders of this machine."""
+    names = []
+    for spec in specs:
+        kind, _, rest = spec.partition(":")
+        names.append(f"{kind}:{','.join(Path(part).name or part for part in rest.split(','))}")
+    return names
+
+
+def _move_into(folder: Path, out: Path) -> None:
+    """Put the finished files in place, ``model.json`` last, so that no reader sees half a model."""
+    out.mkdir(parents=True, exist_ok=True)
+    names = sorted((p.name for p in folder.iterdir()), key=lambda n: n == "model.json")
+    for name in names:
+        os.replace(folder / name, out / name)

@@ -1,0 +1,335 @@
+"""The training loop of one stage: from top to bottom, resumable after any kill, on one or more processes."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from edge_kp.errors import ModelError
+from edge_kp.training.crops import CropDataset
+from edge_kp.training.losses import Batch, stage_loss
+from edge_kp.training.network import NetworkConfig, StageNet, normalise
+from edge_kp.types import Array
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a stage is trained.
+
+    Attributes:
+        epochs: at most this many.
+        batch: samples per step, over all processes together.
+        learning_rate: peak of the one-cycle schedule.
+        patience: stop after this many epochs without a better validation NME; 0 never stops early.
+        amp: bfloat16 autocast.
+        workers: loader processes.
+    """
+
+    epochs: int
+    batch: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    ema_decay: float = 0.999
+    patience: int = 0
+    seed: int = 0
+    amp: bool = True
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process trains: its device and its rank among ``world`` processes."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+
+def train_stage(
+    net_config: NetworkConfig,
+    templates: Array,
+    train: CropDataset,
+    validation: CropDataset,
+    loop: LoopConfig,
+    out: Path,
+    place: Place,
+) -> StageNet:
+    """Train a stage, or go on where its last checkpoint stands, and return the averaged network.
+
+    Writes into ``out``: ``last.pt`` (after every epoch), ``best.pt`` (lowest validation NME), ``log.csv``
+    and TensorBoard events. The result does not depend on where training was interrupted.
+    """
+    torch.manual_seed(loop.seed)
+    net = StageNet(net_config, templates).to(place.device)
+    average = copy.deepcopy(net).eval()
+    optimizer = torch.optim.AdamW(_decay_groups(net, loop.weight_decay), lr=loop.learning_rate)
+    epoch, stale, best = 0, 0, math.inf
+    identity = _identity(net_config, templates, loop, train)
+    if (out / "last.pt").exists():
+        saved = load_checkpoint(out / "last.pt")
+        if saved["identity"] != identity:
+            raise ModelError(
+                f"{out}: was trained with other settings or data; choose another --out or remove the folder"
+            )
+        net.load_state_dict(saved["net"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        epoch, stale, best = saved["epoch"], saved["stale"], saved["best"]
+    parallel: nn.Module = nn.parallel.DistributedDataParallel(net) if place.world > 1 else net
+    mean_shape = torch.from_numpy(train.view.mean_shape.astype(np.float32)).to(place.device)
+    steps = len(train) // loop.batch
+    if steps == 0:
+        raise ModelError(
+            f"{len(train)} samples an epoch are fewer than one batch of {loop.batch}; lower --batch"
+        )
+    log = Log(out, epoch) if place.first else None
+
+    while epoch < loop.epochs and not (loop.patience and stale >= loop.patience):
+        train.epoch = epoch
+        net.train()
+        sums: dict[str, Tensor] = {}
+        batches = _batches(train, loop, epoch, place)
+        for step, batch in enumerate(
+            tqdm(
+                batches,
+                f"{out.name} epoch {epoch + 1}/{loop.epochs}",
+                steps,
+                disable=not place.first,
+                leave=False,
+            )
+        ):
+            progress = (epoch * steps + step) / (loop.epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = loop.learning_rate * one_cycle(progress)
+            with torch.autocast(place.device.type, torch.bfloat16, enabled=loop.amp):
+                output = parallel(normalise(batch["image"]))
+            parts = stage_loss(output, batch, mean_shape)
+            optimizer.zero_grad(set_to_none=True)
+            parts["total"].backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 20.0)
+            optimizer.step()
+            _update_average(average, net, loop.ema_decay, epoch * steps + step)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+
+        figures = validate(average, validation, loop, place) if place.first else {}
+        figures = _from_first(figures, place)
+        better = figures["nme"] < best
+        epoch, stale, best = epoch + 1, 0 if better else stale + 1, min(figures["nme"], best)
+        if log:
+            losses = {name: float(value) / steps for name, value in sums.items()}
+            log.write(epoch, {"lr": optimizer.param_groups[0]["lr"], **losses, **figures})
+            if better:
+                save_checkpoint(out / "best.pt", {"config": asdict(net_config), "net": average.state_dict()})
+            save_checkpoint(
+                out / "last.pt",
+                {
+                    "identity": identity,
+                    "config": asdict(net_config),
+                    "net": net.state_dict(),
+                    "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "epoch": epoch,
+                    "stale": stale,
+                    "best": best,
+                },
+            )
+    if log:
+        log.close()
+    if place.world > 1:
+        dist.barrier()
+    return load_stage(out / "best.pt", templates).to(place.device)
+
+
+def one_cycle(progress: float, warm_up: float = 0.05) -> float:
+    """Share of the peak learning rate at ``progress`` in [0, 1]: linear up, then half a cosine down to 0."""
+    if progress < warm_up:
+        return 0.04 + 0.96 * progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+@torch.no_grad()
+def validate(net: StageNet, data: CropDataset, loop: LoopConfig, place: Place) -> dict[str, float]:
+    """Mean errors in % of the reference distance: ``nme``, ``prior_nme``; and the mean ``score``."""
+    net.eval()
+    errors: list[Tensor] = []
+    prior_errors: list[Tensor] = []
+    scores: list[Tensor] = []
+    a, b = data.shape_attributes.reference
+    for batch in batch_loader(data, np.arange(len(data)).reshape(1, -1), loop, place, split=loop.batch):
+        with torch.autocast(place.device.type, torch.bfloat16, enabled=loop.amp):
+            output = net(normalise(batch["image"]))
+        truth, seen = batch["keypoints"], batch["labelled"]
+        unit = (truth[:, a] - truth[:, b]).norm(dim=-1)
+        unit = torch.where(seen[:, a] * seen[:, b] > 0, unit, batch["unit"])
+        for out, rows in ((output.keypoints, errors), (output.prior_keypoints, prior_errors)):
+            distance = ((out - truth).norm(dim=-1) * seen).sum(1) / seen.sum(1)
+            rows.append(100 * distance / unit)
+        scores.append(torch.sigmoid(output.score_logit))
+    return {
+        "nme": float(torch.cat(errors).mean()),
+        "prior_nme": float(torch.cat(prior_errors).mean()),
+        "score": float(torch.cat(scores).mean()),
+    }
+
+
+def _batches(data: CropDataset, loop: LoopConfig, epoch: int, place: Place) -> Iterator[Batch]:
+    """This process's share of every batch of an epoch; the order depends on seed and epoch alone."""
+    order = np.random.default_rng([loop.seed, epoch]).permutation(len(data))
+    steps = len(order) // loop.batch
+    rows = order[: steps * loop.batch].reshape(steps, loop.batch)[:, place.rank :: place.world]
+    yield from batch_loader(data, rows, loop, place)
+
+
+def batch_loader(
+    data: CropDataset, rows: Array, loop: LoopConfig, place: Place, split: int | None = None
+) -> Iterator[Batch]:
+    lists = [row.tolist() for row in rows]
+    if split:
+        lists = [row[i : i + split] for row in lists for i in range(0, len(row), split)]
+    loader: DataLoader[Batch] = DataLoader(
+        data,  # type: ignore[arg-type]
+        batch_sampler=lists,
+        num_workers=loop.workers,
+        worker_init_fn=_one_thread,
+        pin_memory=place.device.type == "cuda",
+        prefetch_factor=4 if loop.workers else None,
+    )
+    for batch in loader:
+        yield {name: value.to(place.device, non_blocking=True) for name, value in batch.items()}
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases, norms and embeddings do not."""
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    return [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, net: nn.Module, decay: float, step: int) -> None:
+    """Exponential moving average of weights and batch statistics, fast at first."""
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _from_first(figures: dict[str, float], place: Place) -> dict[str, float]:
+    """The first process's figures, in every process."""
+    if place.world > 1:
+        box = [figures]
+        dist.broadcast_object_list(box, 0)
+        return box[0]
+    return figures
+
+
+def _identity(net: NetworkConfig, templates: Array, loop: LoopConfig, data: CropDataset) -> str:
+    """Digest of all that decides the result; the worker count does not."""
+    settings = {**asdict(loop), "workers": None, **asdict(net), "augmentation": asdict(data.augmentation)}  # type: ignore[arg-type]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(templates.tobytes())
+    if data.view.errors is not None:
+        digest.update(data.view.errors.tobytes())
+    for i in data.index.tolist():
+        digest.update(data.regions[i].key.encode())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write beside the target, then rename: a kill leaves the old checkpoint whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(content, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such checkpoint; train it with python -m edge_kp.train") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ModelError(
+            f"{path}: damaged checkpoint ({type(error).__name__}); remove it and train again"
+        ) from error
+    return dict(content)
+
+
+def load_stage(path: Path, templates: Array) -> StageNet:
+    """The averaged network of ``best.pt``, on the CPU, in evaluation mode.
+
+    Raises:
+        ModelError: the file is missing, damaged, or was trained with another bank.
+    """
+    saved = load_checkpoint(path)
+    config = NetworkConfig(**{**saved["config"], "attributes": tuple(saved["config"]["attributes"])})
+    net = StageNet(config, templates)
+    try:
+        net.load_state_dict(saved["net"])
+    except RuntimeError as error:
+        raise ModelError(f"{path}: does not fit its template bank; remove it and train again") from error
+    return net.eval()
+
+
+class Log:
+    """``log.csv`` and TensorBoard events; a resumed run drops what lies beyond its checkpoint."""
+
+    def __init__(self, out: Path, epoch: int) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.path = out / "log.csv"
+        self.rows: list[dict[str, str]] = []
+        if epoch and self.path.exists():
+            with open(self.path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=epoch + 1)
+
+    def write(self, epoch: int, figures: dict[str, float]) -> None:
+        self.rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in figures.items()}})
+        part = self.path.with_suffix(".part")
+        with open(part, "w", newline="") as file:
+            table = csv.DictWriter(file, list(self.rows[0]))
+            table.writeheader()
+            table.writerows(self.rows)
+        os.replace(part, self.path)
+        for name, value in figures.items():
+            self.board.add_scalar(name, value, epoch)
+        tqdm.write(
+            f"{self.path.parent.name} epoch {epoch}: loss {figures['total']:.2f}, "
+            f"validation NME {figures['nme']:.3f} % (prior {figures['prior_nme']:.3f} %)"
+        )
+
+    def close(self) -> None:
+        self.board.close()

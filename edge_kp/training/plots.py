@@ -1,0 +1,90 @@
+"""Pictures of an evaluation: error curves and the worst cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from edge_kp.errors import DataError
+from edge_kp.geometry import square_crop
+from edge_kp.metrics import cumulative_curve
+from edge_kp.schema import KeypointSchema
+from edge_kp.training.evaluation import OUTPUTS, Evaluation
+from edge_kp.types import Array
+
+TILE = 256  # pixels, side of a worst case
+LABEL, RESULT = (80, 220, 80), (60, 60, 255)  # BGR
+
+
+def write_plots(evaluation: Evaluation, folder: Path, title: str) -> list[Path]:
+    """Write ``errors.png`` and ``worst.png``; returns their paths.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made ({error.strerror}); give another --plots") from error
+    curve, worst = folder / "errors.png", folder / "worst.png"
+    draw_curves(evaluation, title).savefig(curve, dpi=110)
+    if not cv2.imwrite(str(worst), draw_worst(evaluation)):
+        raise DataError(f"{worst}: cannot be written; give another --plots")
+    return [curve, worst]
+
+
+def draw_curves(evaluation: Evaluation, title: str) -> Figure:
+    """Cumulative error curves of every output up to 10 %."""
+    matplotlib.rcParams["font.size"] = 9
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    thresholds = np.linspace(0, 0.1, 201)
+    for name in OUTPUTS:
+        errors = np.where(np.isnan(evaluation.errors[name]), np.inf, evaluation.errors[name])
+        found = errors[np.isfinite(errors)]
+        label = f"{name}: {100 * found.mean():.2f} %" if len(found) else f"{name}: none located"
+        axes.plot(100 * thresholds, 100 * cumulative_curve(errors, thresholds), label=label)
+    axes.set(xlabel="NME, % of the reference distance", ylabel="samples, %", xlim=(0, 10), ylim=(0, 100))
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(title="mean NME", loc="lower right")
+    return figure
+
+
+def draw_worst(evaluation: Evaluation, count: int = 12) -> Array:
+    """uint8 BGR: the samples with the largest errors, labels green, result red."""
+    errors = np.where(np.isnan(evaluation.errors["cascade"]), np.inf, evaluation.errors["cascade"])
+    tiles = [_tile(evaluation, int(i), errors[i]) for i in np.argsort(-errors, kind="stable")[:count]]
+    columns = min(4, len(tiles))
+    tiles += [np.zeros((TILE, TILE, 3), np.uint8)] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def _tile(evaluation: Evaluation, i: int, error: float) -> Array:
+    sample = evaluation.samples[i]
+    crop = square_crop(sample.box, TILE, 1.6)
+    image = crop.extract(sample.load())
+    _draw(image, crop.to_crop(sample.keypoints), evaluation.schema, LABEL)
+    caption = "not located"
+    if np.isfinite(error):
+        _draw(image, crop.to_crop(evaluation.keypoints[i]), evaluation.schema, RESULT)
+        caption = f"{100 * error:.1f} %"
+    text = f"{caption}  {sample.key.split('/')[-1][:24]}"
+    cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
+    return image
+
+
+def _draw(image: Array, points: Array, schema: KeypointSchema, colour: tuple[int, int, int]) -> None:
+    pixels = points * TILE - 0.5
+    known = np.asarray(~np.isnan(pixels).any(1))
+    at = np.round(np.where(known[:, None], pixels, 0) * 16).astype(int).tolist()
+    for a, b in schema.edges:
+        if known[a] and known[b]:
+            cv2.line(image, at[a], at[b], colour, 1, cv2.LINE_AA, 4)
+    for i in np.flatnonzero(known):
+        cv2.circle(image, at[i], 24, colour, -1, cv2.LINE_AA, 4)

@@ -1,0 +1,307 @@
+"""From data set names to a trained cascade: bank → stage 1 → its errors → stage 2 → evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from edge_kp.cascade import Cascade
+from edge_kp.errors import DataError, ModelError
+from edge_kp.modeldir import ModelSpec
+from edge_kp.templates import TemplateBank, align_to_mean, build_bank, nearest_template
+from edge_kp.templates.picture import draw_bank
+from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
+from edge_kp.training.augment import Augmentation
+from edge_kp.training.crops import OVERSAMPLING, CropDataset, StageView, alignment_error, cut_regions
+from edge_kp.training.datasets import Dataset, Sample, load_dataset
+from edge_kp.training.evaluation import evaluate, summary_table
+from edge_kp.training.loop import LoopConfig, Place, batch_loader, load_stage, train_stage
+from edge_kp.training.network import NetworkConfig, StageNet, normalise
+from edge_kp.training.torch_backend import TorchBackend
+from edge_kp.types import Array
+
+CHECK_CROPS = "check_crops.npz"  # held-back crops that exports are checked on
+FEWEST_LABELLED = 3  # keypoints, below which a sample cannot be aligned
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run; written to ``run.json``.
+
+    Attributes:
+        data, validation: data set names; without ``validation`` a share of ``data`` is held back.
+        templates: a bank file to use; empty builds one of ``k`` templates from the data.
+        k: templates in the bank.
+        box_rule: what a box is: tight around the keypoints, or the whole image.
+        sizes, widths, epochs: of stage 1 and stage 2.
+        scale: side of the stage-1 crop in sides of the box.
+        bank: False trains without templates, for comparison.
+    """
+
+    data: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    templates: str = ""
+    k: int = 64
+    box_rule: str = "keypoints"
+    sizes: tuple[int, int] = (112, 128)
+    widths: tuple[int, int] = (24, 32)
+    epochs: tuple[int, int] = (40, 60)
+    scale: float = 1.6
+    batch: int = 64
+    learning_rate: float = 2e-3
+    patience: int = 0
+    seed: int = 0
+    amp: bool = True
+    bank: bool = True
+    validation_share: float = 0.05
+    turn: float = 30.0
+    cover: float = 0.5
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """
+        Raises:
+            ModelError: the file is missing or not a recipe.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            names = {f.name for f in fields(cls)}
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            return cls(**{k: v for k, v in values.items() if k in names})
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"{path}: not a training run ({error}); train one with python -m edge_kp.train"
+            ) from error
+
+
+def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> dict[str, Any]:
+    """Train both stages into ``out``, or go on where an interrupted run stands.
+
+    Writes ``run.json``, ``templates.npz`` and ``.png``, ``stage1/``, ``stage1_errors.npz``, ``stage2/`` and
+    ``evaluation.json``; returns the latter's content.
+
+    Raises:
+        DataError: unusable data, every problem on a line of its own.
+        ModelError: ``out`` holds a run of other settings.
+    """
+    train, held = _samples(recipe)
+    _claim(recipe, out, place)
+    schema = train.schema
+    bank = _bank(recipe, train, out, place)
+    attributes = attribute_names([s.attributes for s in train.samples])
+    shape_attributes = ShapeAttributes(bank)
+    object_side = OVERSAMPLING * max(recipe.sizes[0] / recipe.scale, recipe.sizes[1] * 0.66)
+    regions = cut_regions(train.samples, object_side, recipe.box_rule, place.first)
+    held_regions = cut_regions(held, object_side, recipe.box_rule, place.first)
+    counts = [s.repeat for s in train.samples]
+    flip = schema.flip_index if schema.can_flip else None
+    augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
+
+    def crops(view: StageView) -> tuple[CropDataset, CropDataset]:
+        """Training and validation crops of a stage."""
+        common = (view, shape_attributes, attributes, flip, recipe.seed)
+        measured = CropDataset(regions, *common, augmentation, counts=counts)
+        weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
+        if place.first:
+            for name, has, has_not in zip(attributes, weights.positive, weights.negative, strict=True):
+                print(f"attribute {name}: weight {has:.2f} with, {has_not:.2f} without")
+        return (
+            CropDataset(regions, *common, augmentation, weights, counts),
+            CropDataset(held_regions, *common),
+        )
+
+    def loop(stage: int) -> LoopConfig:
+        return LoopConfig(
+            recipe.epochs[stage],
+            recipe.batch,
+            recipe.learning_rate,
+            patience=recipe.patience,
+            seed=recipe.seed + stage,
+            amp=recipe.amp,
+            workers=workers,
+        )
+
+    def network(stage: int) -> NetworkConfig:
+        return NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, attributes, recipe.bank)
+
+    view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
+    stage1 = train_stage(network(0), bank.templates, *crops(view1), loop(0), out / "stage1", place)
+    errors = _stage1_errors(
+        stage1,
+        CropDataset(
+            held_regions,
+            view1,
+            shape_attributes,
+            attributes,
+            flip,
+            recipe.seed + 1,
+            augmentation,
+            counts=-(-2000 // len(held_regions)),
+            negatives=0.0,
+        ),
+        out / "stage1_errors.npz",
+        loop(0),
+        place,
+    )
+    view2 = StageView(recipe.sizes[1], bank.mean_shape, errors=errors)
+    stage2 = train_stage(network(1), bank.templates, *crops(view2), loop(1), out / "stage2", place)
+    if not place.first:
+        return {}
+    first, second = (
+        CropDataset(held_regions[:16], view, shape_attributes, attributes, flip, recipe.seed)
+        for view in (view1, view2)
+    )
+    np.savez(
+        out / CHECK_CROPS,
+        stage1=np.stack([first[i]["image"] for i in range(len(first))]),
+        stage2=np.stack([second[i]["image"] for i in range(len(second))]),
+    )
+    spec = model_spec(recipe, bank, attributes, out.name)
+    cascade = Cascade(spec, TorchBackend(stage1, place.device), TorchBackend(stage2, place.device))
+    evaluation = evaluate(cascade, held, "jitter")
+    result = {"boxes": "jitter", "samples": len(held), "summary": evaluation.summary()}
+    (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(summary_table(evaluation.summary(), f"held-back samples: {len(held)}, jittered boxes"))
+    return result
+
+
+def model_spec(recipe: Recipe, bank: TemplateBank, attributes: tuple[str, ...], name: str) -> ModelSpec:
+    """What a host program must know of a trained run."""
+    return ModelSpec(
+        name=name,
+        schema=bank.schema,
+        attributes=attributes,
+        mean_shape=bank.mean_shape,
+        sizes=recipe.sizes,
+        scale=recipe.scale,
+        box_rule=recipe.box_rule,
+        locator="haar-face"
+        if bank.schema.name.startswith("face") and recipe.box_rule != "image"
+        else "image",
+        score_threshold=0.5,
+        bank_digest=bank.digest,
+    )
+
+
+def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
+    """Recipe, bank and both averaged networks of a finished run.
+
+    Raises:
+        ModelError: something is missing or damaged.
+    """
+    recipe = Recipe.read(out / "run.json")
+    bank = TemplateBank.load(out / "templates.npz")
+    stages = [load_stage(out / name / "best.pt", bank.templates) for name in ("stage1", "stage2")]
+    return recipe, bank, stages[0], stages[1]
+
+
+def _samples(recipe: Recipe) -> tuple[Dataset, tuple[Sample, ...]]:
+    """Training data and held-back samples, those with too few labels left out."""
+    train = load_dataset(recipe.data)
+    if recipe.validation:
+        other = load_dataset(recipe.validation, train.schema)
+        held = list(other.samples)
+        kept = list(train.samples)
+    else:
+        held = [s for s in train.samples if _held_back(s.key, recipe.validation_share)]
+        kept = [s for s in train.samples if not _held_back(s.key, recipe.validation_share)]
+    kept, held = ([s for s in part if _labelled(s) >= FEWEST_LABELLED] for part in (kept, held))
+    if not kept or not held:
+        raise DataError(
+            f"{len(train.samples)} samples leave {len(kept)} to train and {len(held)} to validate on;"
+            " add photos or give --validation"
+        )
+    return Dataset(train.schema, tuple(kept), train.names), tuple(held)
+
+
+def _labelled(sample: Sample) -> int:
+    return int((~np.isnan(sample.keypoints).any(1)).sum())
+
+
+def _held_back(key: str, share: float) -> bool:
+    """By name, so that a photo stays on its side; numbered photos of one subject stay together."""
+    group = re.sub(r"_\d+$", "", key.split("#")[0].rsplit(".", 1)[0])
+    return zlib.crc32(group.encode()) % 10_000 < share * 10_000
+
+
+def _claim(recipe: Recipe, out: Path, place: Place) -> None:
+    """Write ``run.json``, or make sure that the one there is the same recipe."""
+    path = out / "run.json"
+    if path.exists():
+        if Recipe.read(path) != recipe:
+            raise ModelError(
+                f"{out}: holds a run of other settings; choose another --out or remove the folder"
+            )
+    elif place.first:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(path, json.dumps(asdict(recipe), indent=1) + "\n")
+    _wait(place)
+
+
+def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBank:
+    path = out / "templates.npz"
+    if place.first and not path.exists():
+        shapes = np.concatenate([np.repeat(s.keypoints[None], s.repeat, 0) for s in train.samples])
+        if recipe.templates:
+            bank = TemplateBank.load(recipe.templates)
+            if bank.schema != train.schema:
+                raise ModelError(
+                    f"{recipe.templates}: its keypoints are not those of the data; build a bank of them"
+                )
+        else:
+            bank = build_bank(train.schema, shapes, recipe.k, recipe.seed)
+        nearest = nearest_template(bank, align_to_mean(bank, shapes))
+        shares = np.bincount(nearest, minlength=len(bank)) / len(shapes)
+        cv2.imwrite(str(path.with_suffix(".png")), draw_bank(bank, shares))
+        bank.save(path)
+    _wait(place)
+    return TemplateBank.load(path)
+
+
+@torch.no_grad()
+def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfig, place: Place) -> Array:
+    """(M, 4) errors of stage 1 on augmented held-back crops; kept in a file, so that a resumed run agrees."""
+    if place.first and not path.exists():
+        rows = []
+        for batch in batch_loader(data, np.arange(len(data)).reshape(1, -1), loop, place, split=loop.batch):
+            keypoints = net(normalise(batch["image"])).keypoints.cpu().numpy().astype(np.float64)
+            truth = torch.where(batch["labelled"][..., None] > 0, batch["keypoints"], torch.nan).cpu().numpy()
+            rows += [
+                alignment_error(p, t.astype(np.float64), data.view.mean_shape)
+                for p, t in zip(keypoints, truth, strict=True)
+            ]
+        errors = np.clip(np.stack(rows), [-1.0, -0.5, -0.3, -0.3], [1.0, 0.5, 0.3, 0.3])
+        part = path.with_suffix(".part.npz")
+        np.savez(part, errors=errors)
+        os.replace(part, path)
+    _wait(place)
+    errors = np.asarray(np.load(path)["errors"])
+    if place.first:
+        spread = np.sqrt((errors**2).mean(0))
+        print(
+            f"stage 1 misplaces the second crop by (RMS) {np.degrees(spread[0]):.2f}°,"
+            f" {100 * spread[1]:.2f} % of its scale,"
+            f" {100 * spread[2]:.2f} and {100 * spread[3]:.2f} % of its side"
+        )
+    return errors
+
+
+def _wait(place: Place) -> None:
+    if place.world > 1:
+        dist.barrier()
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,163 @@
+"""One labelled object in one image, how its image is read, and what every reader returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_kp.errors import DataError
+from edge_kp.geometry import tight_box
+from edge_kp.schema import KeypointSchema, Pair
+from edge_kp.types import Array
+
+SMALLEST_IMAGE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One labelled object.
+
+    Attributes:
+        key: unique name, the same on every machine, e.g. ``helen/123.jpg``; seeds the sample's randomness.
+        keypoints: (N, 2) float32, frame pixels; NaN where not labelled.
+        visible: (N,) float32: 1 visible, 0 covered (labelled though hidden), NaN unknown.
+        attributes: name → 1.0 or 0.0 as the data set says; an absent name is unknown.
+        load: reads the image, uint8 BGR (H, W, 3); raises DataError where it is missing or damaged. Can be
+            pickled, so that worker processes can call it.
+        image_size: (width, height) where it is known without decoding.
+        repeat: how often the sample counts in an epoch.
+        use_background: may parts of the image without this object be taught as "no object"?
+    """
+
+    key: str
+    keypoints: Array
+    visible: Array
+    attributes: Mapping[str, float]
+    load: Callable[[], Array]
+    image_size: tuple[int, int] | None = None
+    repeat: int = 1
+    use_background: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keypoints.ndim != 2 or self.keypoints.shape[1] != 2:
+            raise ValueError(f"keypoints: expected shape (N, 2), got {self.keypoints.shape}")
+        if self.visible.shape != (len(self.keypoints),):
+            raise ValueError(f"visible: expected shape ({len(self.keypoints)},), got {self.visible.shape}")
+
+    @property
+    def box(self) -> Array:
+        """(4,) float32 ``[x0, y0, x1, y1]`` around the labelled keypoints, frame pixels."""
+        return tight_box(self.keypoints)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one data set holds; a reader returns it or raises DataError with every problem it found.
+
+    Attributes:
+        measured_reference: the schema's reference points were measured on these samples (the farthest
+            pair), not named by the data set, so another part of the set may measure others.
+    """
+
+    name: str
+    schema: KeypointSchema
+    samples: tuple[Sample, ...]
+    measured_reference: bool = False
+
+
+def read_image(path: str) -> Array:
+    """An image file as uint8 BGR (H, W, 3), as stored: labels ignore the EXIF turn, so this does too.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, or smaller than 8 pixels.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    if is_truncated(data):
+        raise DataError(f"{path}: the image is truncated; copy it again")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # e.g. a header that claims more pixels than OpenCV accepts
+        image = None
+    if image is None:
+        raise DataError(f"{path}: cannot be decoded as an image; replace or remove it")
+    height, width = image.shape[:2]
+    if min(height, width) < SMALLEST_IMAGE:
+        raise DataError(
+            f"{path}: image of {width}x{height} pixels, expected at least {SMALLEST_IMAGE}; remove it"
+        )
+    return np.asarray(image)
+
+
+def is_truncated(data: bytes) -> bool:
+    """Does a JPEG or PNG end early? Decoders fill the lost part with grey and say nothing."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    # Step over the header segments, since an EXIF thumbnail has an end marker of its own. Anything may
+    # follow the image's end marker (phones append whole clips), so its place in the file says nothing.
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b"\xd9"):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big") if data[at + 1 : at + 2] != b"\xff" else 1
+    return data.find(b"\xff\xd9", at) < 0
+
+
+def label_problem(keypoints: Array, width: int, height: int) -> str | None:
+    """What is wrong with labels for an image of this size: a point more than one image size outside."""
+    size = np.array([width, height], np.float64)
+    far = (keypoints < -size) | (keypoints > 2 * size)  # NaN compares False
+    if not far.any():
+        return None
+    i = int(np.flatnonzero(far.any(axis=1))[0])
+    x, y = keypoints[i]
+    return f"keypoint {i} at ({x:.1f}, {y:.1f}) lies far outside the {width}x{height} image"
+
+
+def farthest_pair(shapes: Sequence[Array]) -> Pair:
+    """The two points with the greatest mean distance, each shape in units of its own box's diagonal.
+
+    Stands in for reference points where a data set names none. Pairs that are seldom labelled together
+    (less than half as often as the commonest pair) are not considered.
+
+    Args:
+        shapes: (N, 2) keypoints, NaN where not labelled.
+
+    Raises:
+        ValueError: no two points of the shapes are ever labelled apart from one another.
+    """
+    if not shapes:
+        raise ValueError("no shape to measure")
+    n = len(shapes[0])
+    total, count = np.zeros((n, n)), np.zeros((n, n))
+    for shape in shapes:
+        x0, y0, x1, y1 = (float(v) for v in tight_box(shape))
+        distance = np.linalg.norm(shape[:, None] - shape[None], axis=-1) / max(
+            np.hypot(x1 - x0, y1 - y0), 1e-6
+        )
+        total += np.nan_to_num(distance)
+        count += ~np.isnan(distance)
+    np.fill_diagonal(count, 0)
+    mean = np.where(count * 2 >= count.max(), total / np.maximum(count, 1), 0)
+    if not mean.max() > 0:
+        raise ValueError("no two points are labelled apart from one another")
+    a, b = (int(i) for i in np.unravel_index(int(mean.argmax()), mean.shape))
+    return (a, b) if a < b else (b, a)
+
+
+def has_extent(keypoints: Array) -> bool:
+    """Do the labelled points span a box that a crop can be put around?"""
+    known = keypoints[~np.isnan(keypoints).any(axis=1)]
+    return len(known) >= 2 and bool((np.ptp(known, axis=0) > 0).any())
+
+
+def file_key(folder: Path, name: str) -> str:
+    """``folder/name`` without what differs between machines."""
+    return f"{folder.resolve().name}/{Path(name).as_posix()}"

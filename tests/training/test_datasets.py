@@ -1,0 +1,517 @@
+"""Reading, checking and merging data sets, on small folders written here."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_kp.errors import DataError
+from edge_kp.schema import FACE68, FACE98
+from edge_kp.training.datasets import Dataset, check_images, load_dataset, parse_spec, read_image
+from edge_kp.training.samples import farthest_pair
+from edge_kp.training.synthetic import SYNTHETIC
+
+SQUARE = [(10.0, 10.0), (30.0, 12.0), (31.5, 40.25), (9.0, 38.0), (20.0, 25.0)]
+
+
+def write_image(path: Path, width: int = 48, height: int = 56) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[:height, :width]
+    assert cv2.imwrite(str(path), np.dstack([x * 5, y * 4, x + y]).astype(np.uint8))
+
+
+def write_pts(path: Path, points: list[tuple[float, float]], header: bool = True) -> None:
+    lines = [f"{x:.3f} {y:.3f}" for x, y in points]
+    if header:
+        lines = ["version: 1", f"n_points: {len(points)}", "{", *lines, "}"]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def add(folder: Path, stem: str, points: list[tuple[float, float]] = SQUARE, suffix: str = ".jpg") -> None:
+    write_image(folder / (stem + suffix))
+    write_pts(folder / (stem + ".pts"), points)
+
+
+def ring(n: int, radius: float = 15) -> list[tuple[float, float]]:
+    angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
+    return [(25 + radius * float(np.cos(t)), 25 + radius * float(np.sin(t))) for t in angle]
+
+
+def problems(call: Callable[[], object]) -> tuple[str, ...]:
+    with pytest.raises(DataError) as caught:
+        call()
+    assert all("\n" not in p and p for p in caught.value.problems)
+    return caught.value.problems
+
+
+def problem(call: Callable[[], object]) -> str:
+    found = problems(call)
+    assert len(found) == 1, found
+    return found[0]
+
+
+# ---- iBUG -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_pts_are_one_based(tmp_path: Path, header: bool) -> None:
+    write_image(tmp_path / "set" / "a.png")
+    write_pts(tmp_path / "set" / "a.pts", SQUARE, header)
+    (sample,) = load_dataset([f"ibug:{tmp_path / 'set'}"]).samples
+    assert np.array_equal(sample.keypoints, np.array(SQUARE, np.float32) - 1)
+    assert sample.keypoints.dtype == np.float32
+    assert sample.visible.shape == (5,)
+    assert np.isnan(sample.visible).all()
+    assert sample.attributes == {}
+    assert np.array_equal(sample.box, np.array([8, 9, 30.5, 39.25], np.float32))
+    assert sample.key == "set/a.png"
+
+
+def test_pts_with_carriage_returns_mark_and_blank_lines(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    text = "\ufeffversion: 1\r\nn_points:  2\r\n{\r\n 1 2\r\n\r\n3.5\t4 \r\n}\r\n\r\n"
+    (tmp_path / "a.pts").write_bytes(text.encode())
+    assert load_dataset([f"ibug:{tmp_path}"]).samples[0].keypoints.tolist() == [[0, 1], [2.5, 3]]
+
+
+def test_folder_is_read_in_order_and_extra_files_are_left_out(tmp_path: Path) -> None:
+    for stem in ("b", "a", "c"):
+        add(tmp_path, stem)
+    write_image(tmp_path / "unlabelled.jpg")
+    (tmp_path / "._a.pts").write_bytes(b"\x00\xff")
+    (tmp_path / "notes.txt").write_text("hello")
+    dataset = load_dataset([f"ibug:{tmp_path}"])
+    assert [s.key.split("/")[1] for s in dataset.samples] == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize(("n", "schema"), [(68, FACE68), (98, FACE98)])
+def test_face_layouts_are_known_by_their_count(tmp_path: Path, n: int, schema: object) -> None:
+    add(tmp_path, "a", ring(n))
+    assert load_dataset([f"ibug:{tmp_path}"]).schema is schema
+
+
+def test_other_counts_get_an_anonymous_schema(tmp_path: Path) -> None:
+    add(tmp_path, "a")
+    schema = load_dataset([f"ibug:{tmp_path}"]).schema
+    assert (schema.name, len(schema), schema.can_flip, schema.edges) == ("points5", 5, False, ())
+    assert schema.reference == (0, 2)
+
+
+def test_loading_gives_the_stored_pixels(tmp_path: Path) -> None:
+    add(tmp_path, "a", suffix=".png")
+    sample = load_dataset([f"ibug:{tmp_path}"]).samples[0]
+    image = pickle.loads(pickle.dumps(sample)).load()
+    assert np.array_equal(image, cv2.imread(str(tmp_path / "a.png")))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version: 1\nn_points: 3\n{\n1 2\n3 4\n}\n", "the header says n_points: 3, but 2 points follow"),
+        ("version: 1\nn_points: 2\n{\n1 2\n3 4\n", "is cut off"),
+        ("version: 1\nn_points: 2\n", "is cut off"),
+        ("1 2\nnan 4\n", "line 2: the point 'nan 4' is not finite"),
+        ("{\n1 2\n-inf 4\n}", "line 3: the point '-inf 4' is not finite"),
+        ("1 2\n3 four\n", "line 2: expected two numbers, got '3 four'"),
+        ("1 2\n3\n", "line 2: expected two numbers, got '3'"),
+        ("1 2 3\n", "line 1: expected two numbers, got '1 2 3'"),
+        ("", "holds no points"),
+        ("{\n}\n", "holds no points"),
+        ("4 4\n4 4\n", "all points coincide"),
+    ],
+)
+def test_damaged_pts_is_named(tmp_path: Path, text: str, message: str) -> None:
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "a.pts").write_text(text)
+    found = problem(lambda: load_dataset([f"ibug:{tmp_path}"]))
+    assert found.startswith(f"{tmp_path / 'a.pts'}: ")
+    assert message in found
+
+
+def test_every_problem_of_every_set_is_reported_at_once(tmp_path: Path) -> None:
+    for stem in ("a", "b", "c", "d", "e"):
+        add(tmp_path / "one", stem)
+    (tmp_path / "one" / "b.jpg").unlink()
+    write_pts(tmp_path / "one" / "c.pts", SQUARE[:4])
+    (tmp_path / "one" / "d.pts").write_bytes(b"\xff\xfe\x00")
+    write_image(tmp_path / "one" / "e.png")
+    specs = [f"ibug:{tmp_path / 'one'}", "ibug:", f"coco:{tmp_path / 'no.json'}", "voc:x"]
+    found = "\n".join(problems(lambda: load_dataset(specs)))
+    assert found.count("\n") == 6
+    for message in (
+        "b.pts: no image beside it",
+        "c.pts: has 4 points, most files of its folder have 5",
+        "d.pts: is no text file",
+        "e.pts: 2 images beside it",
+        "'ibug:': expected ibug:DIR",
+        "no.json: no such file",
+        "unknown kind 'voc'",
+    ):
+        assert message in found
+
+
+def test_empty_or_missing_folder_names_the_next_step(tmp_path: Path) -> None:
+    assert "holds no .pts file; give the folder" in problem(lambda: load_dataset([f"ibug:{tmp_path}"]))
+    assert "no such folder; give" in problem(lambda: load_dataset([f"ibug:{tmp_path / 'x'}"]))
+
+
+# ---- COCO -----------------------------------------------------------------------------------------
+
+NAMES = ["nose", "left_ear", "right_ear", "tail"]
+
+
+def coco_data(**category: Any) -> dict[str, Any]:
+    """Two images; the first holds two animals, and one crowd and one unlabelled object to leave out."""
+    first = [10.5, 20.5, 2, 15, 12.25, 1, 0, 0, 0, 40, 30, 2]
+    second = [11, 21, 2, 16, 12, 2, 20, 12, 2, 41, 31, 2]
+    marks = [(7, 1, first, 3), (8, 1, second, 4), (9, 2, second, 4), (10, 2, [0] * 12, 0)]
+    annotations = [
+        {"id": i, "image_id": image, "category_id": 3, "keypoints": k, "num_keypoints": n, "iscrowd": 0}
+        for i, image, k, n in marks
+    ]
+    annotations.append({"id": 11, "image_id": 2, "category_id": 3, "keypoints": second, "iscrowd": 1})
+    annotations.append({"id": 12, "image_id": 2, "category_id": 4, "bbox": [0, 0, 3, 3]})
+    return {
+        "images": [
+            {"id": 1, "file_name": "a.png", "width": 48, "height": 56},
+            {"id": 2, "file_name": "sub/b.png"},
+        ],
+        "annotations": annotations,
+        "categories": [
+            {"id": 3, "name": "cat", "keypoints": NAMES, "skeleton": [[1, 2], [1, 3]], **category},
+            {"id": 4, "name": "box"},
+        ],
+    }
+
+
+def write_coco(file: Path, data: object, images: str = "images") -> str:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(data))
+    write_image(file.parent / images / "a.png")
+    write_image(file.parent / images / "sub" / "b.png")
+    return f"coco:{file}"
+
+
+def test_coco_is_edge_based_with_three_kinds_of_visibility(tmp_path: Path) -> None:
+    dataset = load_dataset([write_coco(tmp_path / "pets" / "train.json", coco_data())])
+    assert [s.key for s in dataset.samples] == ["pets/a.png#7", "pets/a.png#8", "pets/sub/b.png#9"]
+    assert dataset.names == ("pets/train.json",)
+    sample = dataset.samples[0]
+    expected = np.array([[10, 20], [14.5, 11.75], [np.nan, np.nan], [39.5, 29.5]], np.float32)
+    np.testing.assert_array_equal(sample.keypoints, expected)
+    np.testing.assert_array_equal(sample.visible, np.array([1, 0, np.nan, 1], np.float32))
+    assert sample.image_size == (48, 56)
+    assert dataset.samples[2].image_size is None
+    assert sample.load().shape == (56, 48, 3)
+
+
+@pytest.mark.parametrize("images", ["images", ".", "elsewhere"])
+def test_coco_images_are_found(tmp_path: Path, images: str) -> None:
+    spec = write_coco(tmp_path / "k.json", coco_data(), images)
+    if images == "elsewhere":
+        assert "none of its 2 images is in" in problem(lambda: load_dataset([spec]))
+        spec += f",{tmp_path / images}"
+    check_images(load_dataset([spec]))
+
+
+def test_coco_schema_follows_the_category(tmp_path: Path) -> None:
+    schema = load_dataset([write_coco(tmp_path / "k.json", coco_data())]).schema
+    assert (schema.name, schema.keypoints) == ("cat", tuple(NAMES))
+    assert schema.edges == ((0, 1), (0, 2))
+    assert schema.flip_pairs == ((1, 2),)
+    assert schema.reference == (0, 3)
+    extended = coco_data(flip_pairs=[["nose", "tail"], [1, 2]], reference=["left_ear", "right_ear"])
+    schema = load_dataset([write_coco(tmp_path / "e.json", extended)]).schema
+    assert schema.flip_pairs == ((0, 3), (1, 2))
+    assert schema.reference == (1, 2)
+
+
+def test_coco_face68_is_the_built_in(tmp_path: Path) -> None:
+    data = coco_data(name="face68", keypoints=[str(i) for i in range(68)], skeleton=[])
+    del data["annotations"][1:]
+    data["annotations"][0]["keypoints"] = [v for x, y in ring(68) for v in (x, y, 2)]
+    assert load_dataset([write_coco(tmp_path / "k.json", data)]).schema is FACE68
+
+
+def _edit(data: dict[str, Any], where: list[Any], value: object) -> dict[str, Any]:
+    inner: Any = data
+    for step in where[:-1]:
+        inner = inner[step]
+    inner[where[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (["categories", 1], {"id": 4, "name": "dog", "keypoints": ["a", "b"]}, None),
+        (["categories"], [{"id": 3, "name": "cat"}], "no category names keypoints"),
+        (["annotations", 0, "keypoints"], [1, 2, 2], "annotation 7: expected 12 keypoint numbers, got 3"),
+        (["annotations", 0, "keypoints", 2], 5, "annotation 7: a visibility flag is none of 0, 1, 2"),
+        (["annotations", 0, "keypoints", 0], float("nan"), "annotation 7: a keypoint is not finite"),
+        (["annotations", 0, "keypoints", 0], 5000, "annotation 7: keypoint 0 at (4999.5, 20.0) lies far"),
+        (["annotations", 0, "keypoints"], [5, 5, 2] * 4, "annotation 7: all points coincide"),
+        (["annotations", 0, "image_id"], 99, "annotation 7: no image 99"),
+        (["images", 1, "file_name"], "c.png", "image 'c.png' is not in"),
+        (["annotations"], [], "holds no annotation with keypoints"),
+        (["images"], 3, "is no COCO keypoints file (TypeError"),
+        (["categories", 0, "flip_pairs"], [["nose", "wing"]], "'cat': 'wing' is none of its keypoints"),
+        (["categories", 0, "reference"], [0, 9], "'cat': schema 'cat': reference (0, 9)"),
+        (["categories", 0, "skeleton"], [[0, 1]], "'cat': schema 'cat': edges (-1, 0)"),
+    ],
+)
+def test_coco_refusals(tmp_path: Path, where: list[Any], value: object, message: str | None) -> None:
+    spec = write_coco(tmp_path / "k.json", _edit(coco_data(), where, value))
+    if message is None:  # a second keypoint category that nothing uses does no harm
+        assert len(load_dataset([spec])) == 3
+    else:
+        assert message in problem(lambda: load_dataset([spec]))
+
+
+def test_coco_with_two_kinds_of_objects_asks_to_split(tmp_path: Path) -> None:
+    data = coco_data()
+    data["categories"][1]["keypoints"] = ["a", "b"]
+    data["annotations"][5]["keypoints"] = [1, 1, 2, 5, 5, 2]
+    spec = write_coco(tmp_path / "k.json", data)
+    assert "several categories with keypoints (cat, box); split it" in problem(lambda: load_dataset([spec]))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"images": [', b"\xff\xfe", b"[]", b"3", b"{}"])
+def test_damaged_json_is_one_line(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "k.json"
+    file.write_bytes(content)
+    assert problem(lambda: load_dataset([f"coco:{file}"])).startswith(str(file))
+
+
+# ---- WFLW -----------------------------------------------------------------------------------------
+
+
+def wflw_line(name: str, attributes: str = "1 0 0 0 1 0", points: int = 98) -> str:
+    numbers = " ".join(f"{v:.4f}" for p in ring(points) for v in p)
+    return f"{numbers} 5 5 40 40 {attributes} {name}"
+
+
+def test_wflw_is_zero_based_with_attributes(tmp_path: Path) -> None:
+    write_image(tmp_path / "img" / "0--Parade" / "a.jpg")
+    lines = [wflw_line("0--Parade/a.jpg"), wflw_line("0--Parade/a.jpg", "0 1 0 0 0 1")]
+    (tmp_path / "list.txt").write_text("\n".join(lines) + "\n")
+    dataset = load_dataset([f"wflw:{tmp_path / 'list.txt'},{tmp_path / 'img'}"])
+    assert dataset.schema is FACE98
+    assert [s.key for s in dataset.samples] == ["img/0--Parade/a.jpg#1", "img/0--Parade/a.jpg#2"]
+    first, second = dataset.samples
+    assert first.keypoints[0].tolist() == [40, 25]
+    assert first.attributes["pose"] == first.attributes["occlusion"] == 1
+    assert second.attributes == {
+        "pose": 0, "expression": 1, "illumination": 0, "make_up": 0, "occlusion": 0, "blur": 1
+    }  # fmt: skip
+    check_images(dataset)
+
+
+def test_wflw_reports_every_bad_line(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    lines = [
+        wflw_line("a.jpg"),
+        wflw_line("a.jpg", points=97),
+        wflw_line("a.jpg", "1 0 0 0 2 0"),
+        wflw_line("gone.jpg"),
+        wflw_line("a.jpg").replace("40.0000", "nan", 1),
+    ]
+    (tmp_path / "l.txt").write_text("\n".join(lines))
+    found = problems(lambda: load_dataset([f"wflw:{tmp_path / 'l.txt'},{tmp_path}"]))
+    assert [p.partition("l.txt: ")[2].split(":")[0] for p in found[:3]] == ["line 2", "line 3", "line 5"]
+    assert "image 'gone.jpg' is not in" in found[3]
+    assert len(found) == 4
+
+
+# ---- specs and merging ----------------------------------------------------------------------------
+
+words = st.text(st.characters(exclude_characters=",=\n", codec="utf-8"), min_size=1, max_size=12)
+
+
+@given(
+    kind=st.sampled_from(["ibug", "coco"]),
+    path=words,
+    options=st.fixed_dictionaries(
+        {}, optional={"repeat": st.integers(1, 9999).map(str), "background": st.sampled_from(["yes", "no"])}
+    ),
+)
+def test_a_spec_reads_back(kind: str, path: str, options: dict[str, str]) -> None:
+    text = ",".join([f"{kind}:{path}", *(f"{k}={v}" for k, v in options.items())])
+    spec = parse_spec(text)
+    assert (spec.kind, spec.args, dict(spec.options)) == (kind, (path,), options)
+    assert str(spec) == text
+    assert spec.repeat == int(options.get("repeat", 1))
+    assert spec.use_background == (options.get("background") != "no")
+
+
+@given(st.text(max_size=30) | st.builds("synthetic:{}".format, st.text(max_size=10)))
+def test_any_text_is_a_spec_or_one_line(text: str) -> None:
+    try:
+        found = (str(parse_spec(text)),)
+    except DataError as error:
+        found = error.problems
+    assert len(found) == 1
+    assert len(found[0].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("faces", "unknown kind 'faces'; expected one of ibug:DIR, coco:"),
+        ("ibug", "unknown kind"),
+        ("ibug:", "expected ibug:DIR"),
+        ("ibug:a,b", "expected ibug:DIR"),
+        ("wflw:list.txt", "expected wflw:LIST,IMAGES_DIR"),
+        ("ibug:a,repeat=0", "repeat='0'; expected a number from 1"),
+        ("ibug:a,repeat=2.5", "expected a number from 1"),
+        ("ibug:a,background=maybe", "expected yes or no"),
+        ("ibug:a,seed=3", "unknown option 'seed'; expected one of repeat, background"),
+        ("ibug:a,repeats=3", "unknown option 'repeats'"),
+        ("ibug:a,repeat=3,repeat=4", "repeat is given twice"),
+        ("coco:a,repeat=3,b", "'b' follows the options"),
+        ("synthetic:0", "N from 1"),
+        ("synthetic:ten", "N from 1"),
+        ("synthetic:-3", "N from 1"),
+        ("synthetic:5,seed=-1", "expected a whole number"),
+    ],
+)
+def test_bad_specs(text: str, message: str) -> None:
+    assert message in problem(lambda: load_dataset([text]))
+
+
+def test_no_spec_is_refused() -> None:
+    assert "no data set given" in problem(lambda: load_dataset([]))
+
+
+def test_sets_are_mixed_with_their_own_options(tmp_path: Path) -> None:
+    add(tmp_path / "one", "a", ring(68))
+    add(tmp_path / "two", "a", ring(68))
+    dataset = load_dataset([f"ibug:{tmp_path / 'one'},repeat=3", f"ibug:{tmp_path / 'two'},background=no"])
+    assert [(s.key, s.repeat, s.use_background) for s in dataset.samples] == [
+        ("one/a.jpg", 3, True),
+        ("two/a.jpg", 1, False),
+    ]
+    assert dataset.names == ("one", "two")
+    assert len(dataset) == 2
+
+
+def test_different_schemas_are_not_mixed(tmp_path: Path) -> None:
+    add(tmp_path / "one", "a", ring(68))
+    add(tmp_path / "two", "a")
+    specs = [f"ibug:{tmp_path / 'one'}", f"ibug:{tmp_path / 'two'}", "synthetic:2"]
+    found = problems(lambda: load_dataset(specs))
+    assert len(found) == 2
+    assert (
+        "data set two: its schema 'points5' (5 points) is not that of one, 'face68' (68 points)" in found[0]
+    )
+    assert "'mask12'" in found[1]
+
+
+def test_the_same_sample_twice_is_refused() -> None:
+    assert "'synthetic/seed0/0' comes twice" in problem(lambda: load_dataset(["synthetic:2", "synthetic:3"]))
+    assert len(load_dataset(["synthetic:2", "synthetic:3,seed=1"])) == 5
+
+
+def test_measured_reference_points_are_shared(tmp_path: Path) -> None:
+    """Two halves of one set may measure different farthest pairs; together they have one."""
+    add(tmp_path / "one", "a", [(5, 5), (40, 5), (20, 9)])
+    add(tmp_path / "two", "a", [(5, 5), (9, 7), (20, 40)])
+    one, two = (f"ibug:{tmp_path / name}" for name in ("one", "two"))
+    train, other = load_dataset([one]).schema, load_dataset([two]).schema
+    assert train.reference == (0, 1)
+    assert other.reference == (0, 2)
+    assert load_dataset([one, two]).schema == load_dataset([two, one]).schema
+    assert load_dataset([two], schema=train).schema == train
+    assert "is not the expected schema" in problem(lambda: load_dataset([two], schema=SYNTHETIC))
+
+
+def test_farthest_pair_leaves_out_points_seldom_labelled() -> None:
+    shapes = [np.array([(0, 0), (4, 0), (1, 1), (np.nan, np.nan)]) for _ in range(5)]
+    shapes.append(np.array([(0, 0), (4, 0), (1, 1), (100, 100)]))
+    assert farthest_pair(shapes) == (0, 1)
+
+
+# ---- images ---------------------------------------------------------------------------------------
+
+
+def folder_set(tmp_path: Path, suffix: str) -> tuple[Path, Dataset]:
+    add(tmp_path, "a", suffix=suffix)
+    return tmp_path / f"a{suffix}", load_dataset([f"ibug:{tmp_path}"])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
+def test_truncated_images_are_found(tmp_path: Path, suffix: str, share: float) -> None:
+    path, dataset = folder_set(tmp_path, suffix)
+    check_images(dataset)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    assert "a" + suffix + ": the image is truncated" in problem(lambda: check_images(dataset))
+
+
+def test_thumbnail_hides_no_cut_and_trailing_data_is_no_cut(tmp_path: Path) -> None:
+    path, _ = folder_set(tmp_path, ".jpg")
+    data = path.read_bytes()
+    thumbnail = b"Exif\x00\x00" + data[:600] + b"\xff\xd9"
+    whole = data[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + data[2:]
+    path.write_bytes(whole + b"appended clip" * 5000)
+    assert read_image(str(path)).shape == (56, 48, 3)
+    path.write_bytes(whole[:-20])
+    assert "truncated" in problem(lambda: read_image(str(path)))
+
+
+def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
+    path, _ = folder_set(tmp_path, ".jpg")
+    data = path.read_bytes()
+    turn = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # orientation 6: a quarter turn
+    exif = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + turn + b"\x00\x00\x00\x00"
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    assert cv2.imread(str(path)).shape == (48, 56, 3)
+    assert read_image(str(path)).shape == (56, 48, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xd9"])
+def test_undecodable_images_are_found(tmp_path: Path, content: bytes) -> None:
+    path, dataset = folder_set(tmp_path, ".jpg")
+    path.write_bytes(content)
+    assert "cannot be decoded" in problem(dataset.samples[0].load)
+
+
+def test_check_images_collects_every_problem(tmp_path: Path) -> None:
+    for stem in ("a", "b", "c", "d"):
+        add(tmp_path, stem)
+    write_pts(tmp_path / "d.pts", [(-500, 10), *SQUARE[1:]])
+    dataset = load_dataset([f"ibug:{tmp_path}"])
+    (tmp_path / "a.jpg").unlink()
+    write_image(tmp_path / "b.jpg", 7, 30)
+    found = problems(lambda: check_images(dataset, progress=True))
+    assert len(found) == 3
+    assert "a.jpg: No such file" in found[0]
+    assert "b.jpg: image of 7x30 pixels, expected at least 8" in found[1]
+    assert f"{tmp_path.name}/d.jpg: keypoint 0 at (-501.0, 9.0) lies far outside the 48x56 image" in found[2]
+
+
+def test_check_images_compares_the_stated_size(tmp_path: Path) -> None:
+    dataset = load_dataset([write_coco(tmp_path / "k.json", coco_data())])
+    write_image(tmp_path / "images" / "a.png", 60, 56)
+    found = problems(lambda: check_images(dataset))
+    assert len(found) == 2
+    assert "the label file says 48x56, the image is 60x56" in found[0]
+
+
+def test_colour_order_and_grey_images(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    cv2.imwrite(str(path), np.full((20, 30), 90, np.uint8))
+    image = read_image(str(path))
+    assert image.shape == (20, 30, 3)
+    assert image.dtype == np.uint8
+    assert (image == 90).all()
