@@ -14,13 +14,13 @@ from pathlib import Path
 from edge_kp.cli import run_cli
 from edge_kp.detector import Detector
 from edge_kp.errors import SinkError
-from edge_kp.live.pipeline import Pipeline, Result, Spread, Summary
+from edge_kp.live.pipeline import Pipeline, Result, Spread, Summary, Worker
 from edge_kp.live.preview import Preview, display_available
 from edge_kp.live.sinks import Draw, ImageSink, JsonlSink, VideoSink
 from edge_kp.live.source import IMAGE_SUFFIXES, Source, input_files, open_source
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import KeypointSchema
-from edge_kp.tracker import Tracker
+from edge_kp.tracker import EachFrame, Tracker
 from edge_kp.types import Array
 
 FileSink = JsonlSink | VideoSink | ImageSink
@@ -41,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", default="auto", help="what runs the networks (default: the best there is)"
     )
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads for the networks")
+    parser.add_argument(
+        "--no-track", action="store_true", help="every picture on its own, for a folder of photos"
+    )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--save", type=Path, metavar="OUT.mp4", help="write a video with the keypoints drawn"
                         " in (for a picture: out.png); an existing file is replaced")  # fmt: skip
@@ -90,7 +93,7 @@ def _body(args: argparse.Namespace) -> None:
         raise
 
     @contextmanager
-    def tracker() -> Iterator[Tracker]:
+    def worker() -> Iterator[Worker]:
         with Detector(args.model, backend=args.backend, threads=args.threads) as detector:
             painter.schema, painter.label = detector.schema, f"{detector.model_name} {detector.backend_name}"
             width, height = source.size
@@ -101,12 +104,12 @@ def _body(args: argparse.Namespace) -> None:
             )
             if notice:
                 status.line(notice)
-            yield Tracker(detector)
+            yield EachFrame(detector) if args.no_track else Tracker(detector)
 
     status = _Status()
     pipeline = Pipeline(
         source,
-        tracker,
+        worker,
         sinks,
         window=window,
         hold=still,

@@ -20,6 +20,24 @@ class _Lost:
     frame: int
 
 
+class EachFrame:
+    """Detects in every frame on its own, for photos that have nothing to do with each other.
+
+    Attributes:
+        last_timings: seconds of ``locate``, ``stage1`` and ``stage2`` in the last update.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.last_timings: dict[str, float] = {}
+
+    def update(self, image: Array) -> list[Detection]:
+        """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0."""
+        found = self.detector.detect(image)
+        self.last_timings = self.detector.last_seconds
+        return found
+
+
 class Tracker:
     """Follows the objects of one video. Use it in the detector's thread.
 
@@ -45,6 +63,7 @@ class Tracker:
         self._lost: list[_Lost] = []
         self._next_id = 1
         self._frame = -1
+        self._shape: tuple[int, ...] = ()
 
     def update(self, image: Array) -> list[Detection]:
         """Objects of the next frame, uint8 BGR (H, W, 3); oldest first.
@@ -53,6 +72,10 @@ class Tracker:
             ValueError: an image of another form.
         """
         check_image(image)
+        if (
+            image.shape != self._shape
+        ):  # another photo or a camera that changed its mode: nothing carries over
+            self._shape, self._objects, self._lost = image.shape, [], []
         self._frame += 1
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
         if self.detector.spec.box_rule == "image":

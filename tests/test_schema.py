@@ -80,7 +80,10 @@ def test_reference_distance_keeps_leading_axes() -> None:
     ("names", "pairs"),
     [
         (["nose", "left_eye", "right_eye", "left_ear", "right_ear"], ((1, 2), (3, 4))),
-        (["R_hip", "L_hip"], ((1, 0),)),
+        (["R_hip", "L_hip"], ((0, 1),)),
+        (["upper_lip_l", "upper_lip_r"], ((0, 1),)),
+        (["left_eye_left", "left_eye_right", "right_eye_left", "right_eye_right"], ((0, 3), (1, 2))),
+        (["Left_Eye", "left_eye", "right_eye"], ()),
         (["hip_l", "hip_r", "knee_l"], ((0, 1),)),
         (["eyeLeft", "eyeRight"], ((0, 1),)),
         (["sella", "nasion", "lower_lip", "upper_lip"], ()),

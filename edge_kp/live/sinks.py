@@ -1,0 +1,246 @@
+"""Where results go: a JSON line per frame, an MP4 with the keypoints drawn in, or a picture.
+
+Each sink is used by one thread. A file is created when the first result arrives, so a run that fails before
+leaves an older file as it was; what can be said about the path is said at construction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+
+from edge_kp.errors import SinkError
+from edge_kp.live.pipeline import Result
+from edge_kp.live.source import IMAGE_SUFFIXES, quiet_opencv
+from edge_kp.types import Array
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi"})
+# A live recording is evenly timed at no more than this, whatever the camera promises.
+LIVE_FPS = 30.0
+# Recording stops while this much is free: OpenCV hides write errors, and the index at the end needs room.
+RESERVE_BYTES = 16 * 2**20
+
+Draw = Callable[[Result], Array]
+
+
+class JsonlSink:
+    """One line of JSON per frame, frames without objects too; each line is whole on disk before the next.
+
+    Raises:
+        SinkError: the path cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = check_output(path)
+        self.name = str(path)
+        self.written = 0
+        self._file: IO[bytes] | None = None
+        self._end = 0
+
+    def write(self, result: Result) -> None:
+        line = {
+            "frame": result.frame.index,
+            "time_s": round(result.frame.time_s, 4),
+            "detections": [detection.to_json() for detection in result.detections],
+        }
+        data = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            if self._file is None:
+                self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+            rest = memoryview(data)
+            while rest:  # a write may stop half-way where the disk fills up
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._cut()
+            raise _write_error(self.name, error) from error
+        self._end += len(data)
+        self.written += 1
+
+    def _cut(self) -> None:
+        """Take back half a line; a pipe or device cannot."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class VideoSink:
+    """A video, by default MP4 (MPEG-4 Part 2, which every OpenCV build can write), playable once closed.
+
+    A file or folder gives one video frame per result. A live source delivers unevenly, so each result takes
+    the time it was captured at: late frames are repeated into the gaps and the recording plays at true speed.
+
+    Args:
+        draw: makes the picture of a result; called in the sink's thread.
+        fps: of the source; None where it does not say.
+        create_parent: make the folder with the file instead of asking for it.
+
+    Raises:
+        SinkError: the path cannot be written, or is no kind of video.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        draw: Draw,
+        *,
+        fps: float | None,
+        live: bool = False,
+        create_parent: bool = False,
+    ) -> None:
+        self.path = check_output(path, VIDEO_SUFFIXES, create_parent)
+        self.name = str(path)
+        self.written = 0
+        stated = fps if fps is not None and 1 <= fps <= 1000 else LIVE_FPS
+        # MPEG-4 counts time in at most 65535 steps a second, so three decimals are as fine as it goes.
+        self.fps = round(min(stated, LIVE_FPS) if live else stated, 3)
+        self._live = live
+        self._draw = draw
+        self._size: tuple[int, int] | None = None
+        self._writer: cv2.VideoWriter | None = None
+        self._slot = -1
+
+    def write(self, result: Result) -> None:
+        count = self._count(result.frame.time_s)
+        if not count:
+            return
+        image = self._draw(result)
+        if self._writer is None:
+            self._writer = self._open(image)
+        assert self._size is not None
+        if shutil.disk_usage(self.path.parent).free < RESERVE_BYTES:
+            raise SinkError(
+                f"{self.name}: the disk is full: what was recorded so far is playable; free some space"
+            )
+        picture = fit(image, self._size)
+        for _ in range(count):
+            self._writer.write(picture)
+        self.written += count
+
+    def _count(self, time_s: float) -> int:
+        """How many video frames this result fills: 1, or for a live source as many as time went by."""
+        if not self._live:
+            return 1
+        slot = round(time_s * self.fps)
+        # After a long stall one second is enough: nobody wants to watch, or wait for, a still picture.
+        count = 1 if self._slot < 0 else min(max(slot - self._slot, 0), round(self.fps))
+        self._slot = max(slot, self._slot)
+        return count
+
+    def _open(self, image: Array) -> cv2.VideoWriter:
+        quiet_opencv()
+        height, width = image.shape[:2]
+        self._size = (max(width & ~1, 2), max(height & ~1, 2))  # the codec wants even sides
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            open(self.path, "ab").close()  # OpenCV does not say why a path cannot be written; the system does
+        except OSError as error:
+            raise _write_error(self.name, error) from error
+        writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)  # type: ignore[attr-defined]
+        if not writer.isOpened():
+            raise SinkError(
+                f"{self.name}: no {self._size[0]}x{self._size[1]} video can be written here: "
+                "check the disk, and that this OpenCV build has FFmpeg"
+            )
+        return writer
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            SinkError: it turned out unplayable, which is the only sign OpenCV gives of a failed write.
+        """
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        check = cv2.VideoCapture(str(self.path))
+        playable = check.isOpened() and check.grab()
+        check.release()
+        if not playable:
+            self.written = 0
+            raise SinkError(f"{self.name}: the video could not be finished: check that the disk is not full")
+
+
+class ImageSink:
+    """A single picture with the keypoints drawn in; the kind of file follows from its suffix.
+
+    Raises:
+        SinkError: the path cannot be written, or is no kind of picture.
+    """
+
+    def __init__(self, path: str | Path, draw: Draw, *, create_parent: bool = False) -> None:
+        self.path = check_output(path, IMAGE_SUFFIXES, create_parent)
+        self.name = str(path)
+        self.written = 0
+        self._draw = draw
+
+    def write(self, result: Result) -> None:
+        ok, data = cv2.imencode(self.path.suffix, self._draw(result))
+        if not ok:
+            raise SinkError(f"{self.name}: OpenCV cannot write this kind of picture: choose .png or .jpg")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_bytes(data.tobytes())
+        except OSError as error:
+            raise _write_error(self.name, error) from error
+        self.written += 1
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+def check_output(
+    path: str | Path, suffixes: frozenset[str] | None = None, create_parent: bool = False
+) -> Path:
+    """The path, once everything is known to be well that can be known without creating it.
+
+    Raises:
+        SinkError: a folder of that name, no parent folder, no permission, or a suffix not in ``suffixes``.
+    """
+    path = Path(path)
+    parent = path.parent
+    if suffixes is not None and path.suffix.lower() not in suffixes:
+        raise SinkError(f"{path}: cannot write this kind of file: choose one of {' '.join(sorted(suffixes))}")
+    if path.is_dir():
+        raise SinkError(f"{path}: this is a folder: name a file in it")
+    if not create_parent and not parent.is_dir():
+        raise SinkError(f"{path}: there is no folder {parent}: create it first (mkdir -p {parent})")
+    if parent.is_dir() and not os.access(path if path.exists() else parent, os.W_OK):
+        raise SinkError(f"{path}: permission denied: choose another place or make it writable")
+    return path
+
+
+def _write_error(name: str, error: OSError) -> SinkError:
+    return SinkError(
+        f"{name}: {(error.strerror or str(error)).lower()}: free some space or choose another place"
+    )
+
+
+def fit(image: Array, size: tuple[int, int]) -> Array:
+    """The picture at exactly ``size`` (width, height): as it is, or scaled whole and framed in black."""
+    width, height = size
+    h, w = image.shape[:2]
+    if (w, h) == size:
+        return image
+    if 0 <= w - width <= 1 and 0 <= h - height <= 1:  # an odd side loses its last line
+        return np.ascontiguousarray(image[:height, :width])
+    scale = min(width / w, height / h)
+    inner = (min(max(round(w * scale), 1), width), min(max(round(h * scale), 1), height))
+    part = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    framed = np.zeros((height, width, 3), np.uint8)
+    x, y = (width - inner[0]) // 2, (height - inner[1]) // 2
+    framed[y : y + inner[1], x : x + inner[0]] = part
+    return framed

@@ -1,0 +1,81 @@
+"""The overlay: what is drawn where, and that nothing a detector may deliver breaks it."""
+
+import numpy as np
+import pytest
+
+from edge_kp.overlay import draw_detections
+from edge_kp.schema import FACE68, KeypointSchema
+from edge_kp.types import Detection
+
+PAIR = KeypointSchema("pair", ("a", "b"), (), (), (0, 1))
+GRAY = np.full((240, 320, 3), 128, np.uint8)
+
+
+def found(points, visibility=None, box=None):
+    points = np.asarray(points, np.float32)
+    box = np.concatenate([points.min(0), points.max(0)]) if box is None else np.asarray(box, np.float32)
+    visibility = np.ones(len(points)) if visibility is None else visibility
+    return Detection(1, box.astype(np.float32), 0.9, points, np.asarray(visibility, np.float32))
+
+
+def test_visible_points_are_green_and_covered_ones_red_rings():
+    drawn = draw_detections(GRAY, [found([[100, 100], [200, 150]], [1.0, 0.0], [20, 30, 300, 220])], PAIR)
+    blue, green, red = (int(v) for v in drawn[100, 100])
+    assert green > 200 > max(blue, red)
+    assert tuple(drawn[150, 200]) == (128, 128, 128)  # hollow: the picture shows through
+    ring = drawn[140:161, 190:211].astype(int)
+    assert ((ring[..., 2] > 200) & (ring[..., 1] < 120)).any()
+
+
+def test_an_unsure_point_lies_between_green_and_red():
+    drawn = draw_detections(GRAY, [found([[100, 100], [200, 150]], [0.55, 1.0], [20, 30, 300, 220])], PAIR)
+    assert drawn[100, 100, 2] > drawn[150, 200, 2] + 80
+
+
+def test_edges_join_points():
+    joined = KeypointSchema("pair", ("a", "b"), (), ((0, 1),), (0, 1))
+    one = found([[100, 100], [200, 100]], box=[20, 30, 300, 220])
+    without, drawn = draw_detections(GRAY, [one], PAIR), draw_detections(GRAY, [one], joined)
+    assert (without[100, 150] == 128).all()
+    assert (drawn[100, 150] != 128).any()
+
+
+def test_the_image_stays_as_it_is_unless_asked():
+    image = GRAY.copy()
+    drawn = draw_detections(image, [found([[100, 100], [200, 150]])], PAIR, text="12 fps")
+    assert (image == GRAY).all()
+    assert (drawn != GRAY).any()
+    assert (
+        draw_detections(image, [found([[100, 100], [200, 150]])], PAIR, text="12 fps", in_place=True) is image
+    )
+    assert (image == drawn).all()
+
+
+def test_nothing_found_draws_nothing():
+    assert (draw_detections(GRAY, [], FACE68) == GRAY).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (8, 2000, 3), (2000, 8, 3), (1080, 1920, 3)])
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[np.nan, np.nan], [3, 4]],
+        [[-1e30, 1e30], [np.inf, 5]],
+        [[-50, -60], [-10, -20]],
+        [[5000, 5000], [9000, 9000]],
+        [[3, 3], [3, 3]],
+    ],
+)
+def test_whatever_the_points_the_drawing_goes_on(shape, points):
+    image = np.zeros(shape, np.uint8)
+    drawn = draw_detections(image, [found(points)], PAIR, text="a long line of status text")
+    assert drawn.shape == shape
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="expected 68 keypoints, got 2"):
+        draw_detections(GRAY, [found([[1, 2], [3, 4]])], FACE68)
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
+        draw_detections(GRAY[..., 0], [], FACE68)
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
+        draw_detections(GRAY.astype(np.float32), [], FACE68)

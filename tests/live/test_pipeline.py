@@ -1,0 +1,445 @@
+"""The running loop: what is dropped, what is not, and that every end is an orderly one."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_kp.errors import SinkError, SourceError
+from edge_kp.live.pipeline import SINK_QUEUE, Channel, Pipeline, Result, Statistics
+from edge_kp.live.source import Frame
+from edge_kp.types import Detection
+
+WAIT_S = 20  # a deadlock shows as a failure and not as a test run that hangs
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+
+def detection():
+    points = np.array([[1, 2], [3, 4]], np.float32)
+    return Detection(0, np.array([1, 2, 3, 4], np.float32), 0.9, points, np.ones(2, np.float32))
+
+
+class Scripted:
+    """A source that gives ``count`` frames and calls ``before[i]`` before frame i, or before the end."""
+
+    fps = 25.0
+    size = (8, 8)
+    name = "scripted"
+    skipped = 0
+
+    def __init__(self, count, live, before=None, end=None):
+        self.count, self.live, self.before, self.end = count, live, before or {}, end
+        self.closed_in = None
+        self._index = 0
+
+    def read(self):
+        self.before.get(self._index, lambda: None)()
+        if self._index == self.count:
+            if self.end is not None:
+                raise self.end
+            return None
+        image = np.full((8, 8, 3), self._index, np.uint8)
+        frame = Frame(self._index, self._index / 25, time.monotonic(), image)
+        self._index += 1
+        return frame
+
+    def close(self):
+        self.closed_in = threading.current_thread()
+
+
+class Worker:
+    """Notes the frames it sees, by the number in their pixels, and calls ``during[number]``."""
+
+    def __init__(self, during=None):
+        self.during = during or {}
+        self.seen = []
+        self.threads = []
+        self.last_timings = {}
+
+    def update(self, image):
+        number = int(image[0, 0, 0])
+        self.seen.append(number)
+        self.threads.append(threading.current_thread())
+        self.last_timings = {"stage1": 0.002}
+        self.during.get(number, lambda: None)()
+        return [detection()] if number % 2 else []
+
+    @contextlib.contextmanager
+    def __call__(self):
+        self.threads.append(threading.current_thread())
+        yield self
+        self.threads.append(threading.current_thread())
+
+
+class Collector:
+    """A sink that keeps what it gets and calls ``during[number]`` while it writes."""
+
+    def __init__(self, name="collector", during=None, close_error=None):
+        self.name = name
+        self.during = during or {}
+        self.close_error = close_error
+        self.numbers = []
+        self.closed = 0
+
+    def write(self, result):
+        self.during.get(result.frame.index, lambda: None)()
+        self.numbers.append(result.frame.index)
+
+    def close(self):
+        self.closed += 1
+        if self.close_error is not None:
+            raise self.close_error
+
+
+def wait(event):
+    assert event.wait(WAIT_S), "the loop is stuck"
+
+
+def fail(error):
+    raise error
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left():
+    yield
+    assert [t.name for t in threading.enumerate() if t.name.startswith("edge_kp")] == []
+
+
+def test_newest_frame_of_a_live_source_wins_and_drops_are_counted():
+    started, burst = threading.Event(), threading.Event()
+    source = Scripted(5, live=True, before={1: lambda: wait(started), 5: burst.set})
+    worker = Worker(during={0: lambda: (started.set(), wait(burst))})
+    sink = Collector()
+    pipeline = Pipeline(source, worker, [sink])
+    assert pipeline.run() == "end"
+    assert worker.seen == [0, 4]
+    assert sink.numbers == [0, 4]
+    summary = pipeline.stats.summary()
+    assert (summary.frames, summary.dropped, summary.with_objects) == (2, 3, 0)
+    assert summary.age is not None
+
+
+def test_frames_read_while_the_model_loads_are_no_drops():
+    read = threading.Event()
+    source = Scripted(5, live=True, before={5: read.set})
+
+    @contextlib.contextmanager
+    def slow_to_load():
+        wait(read)
+        yield worker
+
+    worker = Worker()
+    pipeline = Pipeline(source, slow_to_load)
+    pipeline.run()
+    assert worker.seen == [4]
+    assert pipeline.stats.summary().dropped == 0
+
+
+def test_a_file_is_never_dropped_from_even_with_a_slow_sink():
+    # The sink starts only when the worker has filled the sink's queue and is about to wait for it.
+    full = threading.Event()
+    count = SINK_QUEUE + 30
+    worker = Worker(during={SINK_QUEUE + 1: full.set})
+    slow, quick = Collector("slow", {0: lambda: wait(full)}), Collector("quick")
+    pipeline = Pipeline(Scripted(count, live=False), worker, [slow, quick])
+    assert pipeline.run() == "end"
+    assert worker.seen == slow.numbers == quick.numbers == list(range(count))
+    summary = pipeline.stats.summary()
+    assert (summary.dropped, summary.sink_dropped, summary.age) == (0, {}, None)
+    assert summary.with_objects == count // 2
+
+
+def test_a_slow_sink_never_slows_live_inference():
+    count = SINK_QUEUE + 12
+    holds, done = threading.Event(), threading.Event()
+    processed = [threading.Event() for _ in range(count)]
+    # Each frame is read when the one before is through, so only the sink can lose any.
+    before = {i: lambda i=i: wait(processed[i - 1]) for i in range(1, count + 1)}
+    before[1] = lambda: (wait(processed[0]), wait(holds))
+    before[count] = lambda: (wait(processed[count - 1]), done.set())
+    worker = Worker({i: processed[i].set for i in range(count)})
+    sink = Collector("stuck", {0: lambda: (holds.set(), wait(done))})
+    pipeline = Pipeline(Scripted(count, live=True, before=before), worker, [sink])
+    pipeline.run()
+    summary = pipeline.stats.summary()
+    assert worker.seen == list(range(count))
+    assert summary.dropped == 0
+    # The sink held frame 0; of the rest the newest stayed in its queue. The last may come after ``done``.
+    assert sink.numbers[0] == 0
+    assert sink.numbers[-1] == count - 1
+    assert len(sink.numbers) + summary.sink_dropped["stuck"] == count
+    assert summary.sink_dropped["stuck"] >= count - SINK_QUEUE - 2
+
+
+def test_the_worker_lives_in_one_thread_that_is_not_the_main_one():
+    source, worker = Scripted(3, live=False), Worker()
+    Pipeline(source, worker).run()
+    assert len(set(worker.threads)) == 1
+    assert worker.threads[0] is not threading.main_thread()
+    assert source.closed_in not in (None, threading.main_thread(), worker.threads[0])
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_error_in_the_worker_ends_the_run_and_what_is_finished_is_written(live):
+    third = threading.Event()
+    source = Scripted(100, live, before={1: lambda: wait(third)} if live else None)
+    error = RuntimeError("engine broke")
+    during = {0: third.set, 1: lambda: fail(error)}
+    during |= {i: lambda: fail(error) for i in range(2, 100)}
+    sink = Collector()
+    with pytest.raises(RuntimeError, match="engine broke"):
+        Pipeline(source, Worker(during), [sink]).run()
+    assert sink.numbers == [0]
+    assert sink.closed == 1
+    assert source.closed_in is not None
+
+
+def test_an_error_while_the_model_loads_writes_nothing():
+    @contextlib.contextmanager
+    def no_model():
+        raise SourceError("no such model")
+        yield
+
+    source, sink = Scripted(100, live=False), Collector()
+    with pytest.raises(SourceError, match="no such model"):
+        Pipeline(source, no_model, [sink]).run()
+    assert sink.numbers == []
+    assert source.closed_in is not None
+
+
+def test_an_error_of_the_source_ends_the_run_and_what_is_finished_is_written():
+    seen = threading.Event()
+    source = Scripted(3, True, before={3: lambda: wait(seen)}, end=SourceError("camera stopped"))
+    sink = Collector(during={2: seen.set})
+    with pytest.raises(SourceError, match="camera stopped"):
+        Pipeline(source, Worker(), [sink]).run()
+    assert sink.numbers[-1] == 2
+    assert sink.closed == 1
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_error_of_a_sink_ends_the_run_and_the_other_sink_is_closed(live):
+    # Endless where nothing is dropped: the run must end by the error, and not by the source.
+    source = Scripted(10**9, live)
+    source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
+    bad = Collector("bad", {0: lambda: fail(SinkError("disk full"))})
+    good = Collector("good")
+    with pytest.raises(SinkError, match="disk full"):
+        Pipeline(source, Worker(), [bad, good]).run()
+    assert (bad.closed, good.closed) == (1, 1)
+    assert good.numbers
+
+
+def test_the_first_error_is_the_one_that_is_raised():
+    bad = Collector("bad", {0: lambda: fail(SinkError("first"))}, close_error=SinkError("second"))
+    with pytest.raises(SinkError, match="first"):
+        Pipeline(Scripted(50, live=False), Worker(), [bad]).run()
+
+
+def test_an_error_at_closing_is_raised_too():
+    sink = Collector(close_error=SinkError("could not be finished"))
+    with pytest.raises(SinkError, match="could not be finished"):
+        Pipeline(Scripted(3, live=False), Worker(), [sink]).run()
+    assert sink.numbers == [0, 1, 2]
+
+
+def test_max_frames_ends_the_run_exactly():
+    sink = Collector()
+    pipeline = Pipeline(Scripted(100, live=False), Worker(), [sink], max_frames=7)
+    assert pipeline.run() == "limit"
+    assert sink.numbers == list(range(7))
+    with pytest.raises(ValueError, match="max_frames"):
+        Pipeline(Scripted(1, live=False), Worker(), max_frames=0)
+
+
+def test_stop_from_another_thread_ends_a_live_run():
+    source = Scripted(10**9, live=True)
+    source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
+    sink = Collector(during={0: lambda: pipeline.stop()})
+    pipeline = Pipeline(source, Worker(), [sink])
+    assert pipeline.run() == "quit"
+    assert sink.numbers
+    assert sink.closed == 1
+
+
+def test_ticks_come_from_the_calling_thread():
+    summaries, ticked = [], threading.Event()
+
+    def tick(summary):
+        summaries.append((threading.current_thread(), summary))
+        ticked.set()
+
+    worker = Worker(during={2: lambda: wait(ticked)})
+    Pipeline(Scripted(3, live=False), worker, on_tick=tick, tick_s=0.01).run()
+    assert {thread for thread, _ in summaries} == {threading.main_thread()}
+    assert summaries[-1][1].frames <= 3
+
+
+class Window:
+    """A preview that quits at a frame and notes the thread."""
+
+    def __init__(self, quit_at=None, hold=0):
+        self.quit_at, self.hold = quit_at, hold
+        self.numbers, self.threads, self.closed = [], set(), 0
+
+    def show(self, result):
+        self.numbers.append(int(result.frame.image[0, 0, 0]))
+        self.threads.add(threading.current_thread())
+
+    def wants_to_quit(self):
+        self.threads.add(threading.current_thread())
+        if self.numbers and self.numbers[-1] == 99:
+            self.hold -= 1
+            return self.hold < 0
+        return self.quit_at is not None and bool(self.numbers)
+
+    def close(self):
+        self.closed += 1
+
+
+def test_the_window_is_served_by_the_main_thread_and_can_end_the_run():
+    source = Scripted(10**9, live=True)
+    source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
+    window = Window(quit_at=0)
+    assert Pipeline(source, Worker(), window=window).run() == "quit"
+    assert window.threads == {threading.main_thread()}
+    assert window.closed == 1
+
+
+def test_a_held_window_shows_the_last_result_until_the_user_closes_it():
+    window = Window(hold=5)
+    assert Pipeline(Scripted(100, live=False), Worker(), window=window, hold=True).run() == "end"
+    assert window.numbers[-1] == 99
+    assert window.hold == -1
+
+
+def test_an_error_of_the_window_ends_the_run():
+    window = Window()
+    window.show = lambda result: fail(SinkError("no window"))
+    source = Scripted(10**9, live=True)
+    source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
+    with pytest.raises(SinkError, match="no window"):
+        Pipeline(source, Worker(), [Collector()], window=window).run()
+    assert window.closed == 1
+
+
+def test_statistics_give_percentiles_per_stage_over_a_bounded_window():
+    stats = Statistics(window=100)
+    for i in range(1000):
+        frame = Frame(i, i / 25, time.monotonic(), IMAGE)
+        timings = {"total": 0.010 if i % 10 else 0.050, "locate": 0.0 if i % 4 else 0.004}
+        stats.add(Result(frame, [detection()] if i < 400 else [], timings), live=False)
+    stats.sink_drop("a", 0)
+    stats.sink_drop("b", 2)
+    stats.sink_drop("b", 3)
+    summary = stats.summary()
+    assert (summary.frames, summary.with_objects) == (1000, 400)
+    assert summary.stages["total"].p50 == pytest.approx(10)
+    assert summary.stages["total"].p95 == pytest.approx(50)
+    assert summary.stages["locate"].p50 == pytest.approx(4)
+    assert summary.sink_dropped == {"b": 5}
+    assert summary.age is None
+    assert summary.fps > 0
+
+
+def test_statistics_of_nothing_are_zeros():
+    summary = Statistics().summary()
+    assert (summary.frames, summary.fps, summary.mean_fps, summary.elapsed_s) == (0, 0, 0, 0)
+    assert summary.stages == {}
+
+
+def test_age_is_the_time_from_capture_to_result():
+    stats = Statistics()
+    stats.add(Result(Frame(0, 0, time.monotonic() - 3, IMAGE), [], {"total": 0.1}), live=True)
+    assert 3000 <= stats.summary().age.p50 < 3000 + WAIT_S * 1000
+
+
+def test_a_channel_gives_back_what_is_inside_after_its_end_and_wakes_who_waits():
+    channel = Channel(2)
+    assert [channel.put(i, wait=False) for i in range(4)] == [0, 0, 1, 1]
+    channel.end()
+    assert channel.put(9, wait=True) == 0
+    assert [channel.get(), channel.get(), channel.get()] == [2, 3, None]
+    full = Channel(1)
+    full.put(0, wait=True)
+    threads = [threading.Thread(target=full.put, args=(1, True)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert full.close() == 1
+    for thread in threads:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+
+
+SIGNALLED = """
+import contextlib, sys, time
+import numpy as np
+from edge_kp.live.pipeline import Pipeline
+from edge_kp.live.sinks import JsonlSink, VideoSink
+from edge_kp.live.source import Frame
+from edge_kp.types import Detection
+
+class Camera:
+    live, fps, size, name, skipped = LIVE, 100.0, (320, 240), "camera", 0
+    index = 0
+    def read(self):
+        image = np.random.default_rng(self.index).integers(0, 255, (240, 320, 3), np.uint8)
+        frame = Frame(self.index, self.index / 100, time.monotonic(), image)
+        self.index += 1
+        return frame
+    def close(self):
+        pass
+
+class Worker:
+    last_timings = {}
+    count = 0
+    def update(self, image):
+        self.count += 1
+        if self.count == 20:
+            print("running", flush=True)
+        points = np.random.default_rng(1).random((68, 2), np.float32)
+        return [Detection(0, np.array([0, 0, 1, 1], np.float32), 1.0, points, np.ones(68, np.float32))]
+
+sinks = [VideoSink(sys.argv[1], lambda r: r.frame.image, fps=100.0, live=LIVE), JsonlSink(sys.argv[2])]
+print(Pipeline(Camera(), lambda: contextlib.nullcontext(Worker()), sinks).run())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "live"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["SIGINT-live", "SIGTERM-file"]
+)
+def test_a_signal_leaves_a_playable_video_and_whole_lines(tmp_path, number, live):
+    video, lines = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    code = SIGNALLED.replace("LIVE", str(live))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(video), str(lines)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "running\n", process.stderr.read()
+        process.send_signal(number)
+        process.send_signal(number)  # an impatient second one must not break the files
+        out, err = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (0, "signal\n", "")
+    text = lines.read_text()
+    assert text.endswith("\n")
+    records = [json.loads(line) for line in text.splitlines()]
+    assert len(records) >= 10
+    clip = cv2.VideoCapture(str(video))
+    count = 0
+    while clip.read()[0]:
+        count += 1
+    assert count >= 1
+    if not live:
+        assert count == len(records)
