@@ -14,10 +14,11 @@ from pathlib import Path
 from edge_kp.cli import run_cli
 from edge_kp.detector import Detector
 from edge_kp.errors import SinkError
-from edge_kp.live.pipeline import Pipeline, Result, Spread, Summary, Worker
+from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.preview import Preview, display_available
 from edge_kp.live.sinks import Draw, ImageSink, JsonlSink, VideoSink
 from edge_kp.live.source import IMAGE_SUFFIXES, Source, input_files, open_source
+from edge_kp.live.statistics import Result, Spread, Summary
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import KeypointSchema
 from edge_kp.tracker import EachFrame, Tracker

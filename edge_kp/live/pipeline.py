@@ -11,16 +11,14 @@ import logging
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
 from types import FrameType
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import numpy as np
-
+from edge_kp.live.channel import Channel
 from edge_kp.live.source import Frame, Source
+from edge_kp.live.statistics import Result, Statistics, Summary
 from edge_kp.types import Array, Detection
 
 log = logging.getLogger(__name__)
@@ -32,15 +30,6 @@ _SINK_THREAD = "edge_kp sink "
 # After a signal: so long may sinks go on writing what is finished, then so long may threads take to end.
 DRAIN_S = 1.0
 GRACE_S = 1.5
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A frame, what was found in it, and the seconds each stage took (``total`` among them)."""
-
-    frame: Frame
-    detections: list[Detection]
-    timings: Mapping[str, float]
 
 
 class Worker(Protocol):
@@ -78,177 +67,6 @@ class Window(Protocol):
         """Handle window events for a few milliseconds; True once the user wants to end."""
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and 95th percentile, milliseconds."""
-
-    p50: float
-    p95: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The run so far.
-
-    Attributes:
-        frames: results delivered.
-        with_objects: those with at least one detection.
-        elapsed_s: from the start of the first frame's inference to the last result.
-        fps: results per second of late.
-        mean_fps: results per second of the whole run.
-        stages: stage → its times over the last frames in which it ran.
-        age: time from capture to result over the last frames; None unless the source is live.
-        dropped: frames of a live source that a newer one replaced before inference.
-        sink_dropped: sink name → results it was too slow for.
-    """
-
-    frames: int = 0
-    with_objects: int = 0
-    elapsed_s: float = 0.0
-    fps: float = 0.0
-    mean_fps: float = 0.0
-    stages: Mapping[str, Spread] = field(default_factory=dict)
-    age: Spread | None = None
-    dropped: int = 0
-    sink_dropped: Mapping[str, int] = field(default_factory=dict)
-
-
-class Statistics:
-    """Counts and times of a run; safe to use from any thread.
-
-    Counts cover the whole run. Times cover the last ``window`` frames, so that memory stays bounded.
-    """
-
-    FPS_WINDOW_S = 2.0
-
-    def __init__(self, window: int = 600) -> None:
-        self._lock = threading.Lock()
-        self._window = window
-        self._stages: dict[str, deque[float]] = {}
-        self._ages: deque[float] = deque(maxlen=window)
-        self._recent: deque[float] = deque(maxlen=window)
-        self._first: float | None = None
-        self._last = 0.0
-        self._frames = self._with_objects = self._dropped = 0
-        self._sink_dropped: dict[str, int] = {}
-
-    def add(self, result: Result, live: bool) -> None:
-        now = time.monotonic()
-        with self._lock:
-            if self._first is None:
-                self._first = now - result.timings.get("total", 0.0)
-            self._last = now
-            self._frames += 1
-            self._with_objects += bool(result.detections)
-            self._recent.append(now)
-            for stage, seconds in result.timings.items():
-                if seconds <= 0:  # the stage did not run on this frame
-                    continue
-                self._stages.setdefault(stage, deque(maxlen=self._window)).append(seconds)
-            if live:
-                self._ages.append(now - result.frame.captured)
-
-    def drop(self, count: int) -> None:
-        with self._lock:
-            self._dropped += count
-
-    def sink_drop(self, name: str, count: int) -> None:
-        if count:
-            with self._lock:
-                self._sink_dropped[name] = self._sink_dropped.get(name, 0) + count
-
-    def summary(self) -> Summary:
-        now = time.monotonic()
-        with self._lock:
-            stages = {name: list(seconds) for name, seconds in self._stages.items()}
-            ages, recent = list(self._ages), list(self._recent)
-            counts = self._frames, self._with_objects, self._dropped, dict(self._sink_dropped)
-            first, last = self._first, self._last
-        frames, with_objects, dropped, sink_dropped = counts
-        elapsed = last - first if first is not None else 0.0
-        span = min(self.FPS_WINDOW_S, now - first) if first is not None else 0.0
-        # A full window of a fast run may not reach back so far.
-        if len(recent) == self._window:
-            span = min(span, now - recent[0])
-        late = sum(t > now - span for t in recent)
-        return Summary(
-            frames=frames,
-            with_objects=with_objects,
-            elapsed_s=elapsed,
-            fps=late / span if span > 0 else 0.0,
-            mean_fps=frames / elapsed if elapsed > 0 else 0.0,
-            stages={name: _spread(seconds) for name, seconds in stages.items()},
-            age=_spread(ages) if ages else None,
-            dropped=dropped,
-            sink_dropped=sink_dropped,
-        )
-
-
-def _spread(seconds: Sequence[float]) -> Spread:
-    p50, p95 = np.percentile(seconds, [50, 95]) * 1000
-    return Spread(float(p50), float(p95))
-
-
-class Channel(Generic[T]):
-    """A bounded hand-over from one thread to another. With ``limit=1`` it is the latest-frame slot."""
-
-    def __init__(self, limit: int) -> None:
-        self._items: deque[T] = deque()
-        self._limit = limit
-        self._ended = False
-        self._changed = threading.Condition()
-
-    def put(self, item: T, wait: bool) -> int:
-        """Hand over an item: wait for room, or displace the oldest. Ignored once the channel has ended.
-
-        Returns:
-            How many items were displaced.
-        """
-        displaced = 0
-        with self._changed:
-            while wait and len(self._items) >= self._limit and not self._ended:
-                self._changed.wait()
-            if self._ended:
-                return 0
-            while len(self._items) >= self._limit:
-                self._items.popleft()
-                displaced += 1
-            self._items.append(item)
-            self._changed.notify_all()
-        return displaced
-
-    def get(self) -> T | None:
-        """Wait for the next item; None once the channel has ended and is empty."""
-        with self._changed:
-            while not self._items and not self._ended:
-                self._changed.wait()
-            item = self._items.popleft() if self._items else None
-            self._changed.notify_all()
-        return item
-
-    def take(self) -> T | None:
-        """The next item if there is one, without waiting."""
-        with self._changed:
-            item = self._items.popleft() if self._items else None
-            self._changed.notify_all()
-        return item
-
-    def end(self) -> None:
-        """Nothing more will be put; what is inside can still be got."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def close(self) -> int:
-        """End, and let go of what is inside; returns how many items that were."""
-        with self._changed:
-            self._ended = True
-            lost = len(self._items)
-            self._items.clear()
-            self._changed.notify_all()
-        return lost
 
 
 class Pipeline:

@@ -11,8 +11,8 @@ from contextlib import suppress
 import cv2
 
 from edge_kp.errors import SinkError
-from edge_kp.live.pipeline import Result
 from edge_kp.live.sinks import Draw
+from edge_kp.live.statistics import Result
 
 _QUIT_KEYS = (ord("q"), ord("Q"), 27)
 _PROBE = "import cv2; cv2.namedWindow('edge_kp'); cv2.waitKey(1); cv2.destroyAllWindows()"

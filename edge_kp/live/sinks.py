@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SinkError
-from edge_kp.live.pipeline import Result
 from edge_kp.live.source import IMAGE_SUFFIXES, quiet_opencv
+from edge_kp.live.statistics import Result
 from edge_kp.types import Array
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi"})

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from edge_kp.errors import SinkError, SourceError
-from edge_kp.live.pipeline import SINK_QUEUE, Channel, Pipeline, Result, Statistics
+from edge_kp.live.channel import Channel
+from edge_kp.live.pipeline import SINK_QUEUE, Pipeline
 from edge_kp.live.source import Frame
+from edge_kp.live.statistics import Result, Statistics
 from edge_kp.types import Detection
 
 WAIT_S = 20  # a deadlock shows as a failure and not as a test run that hangs
@@ -384,6 +386,7 @@ import numpy as np
 from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.sinks import JsonlSink, VideoSink
 from edge_kp.live.source import Frame
+from edge_kp.live.statistics import Result, Statistics
 from edge_kp.types import Detection
 
 class Camera:
