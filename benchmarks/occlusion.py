@@ -20,9 +20,10 @@ import numpy as np
 from benchmarks.common import write_result
 from edge_kp import Detector
 from edge_kp.cli import run_cli
-from edge_kp.training.crops import key_rng
+from edge_kp.metrics import failure_rate
 from edge_kp.training.datasets import Sample, load_dataset
 from edge_kp.training.evaluation import evaluate
+from edge_kp.training.regions import key_rng
 from edge_kp.types import Array
 
 
@@ -67,17 +68,19 @@ def _run(args: argparse.Namespace) -> None:
                     replace(s, load=partial(covered, s, o, args.share, seed))
                     for s, o in zip(samples, others, strict=True)
                 ]
-                growth.append(evaluate(detector.cascade, hidden, "jitter").summary())
+                growth.append(evaluate(detector.cascade, hidden, "jitter"))
         rows = {}
-        for output, row in clean.summary().items():
-            under = float(np.mean([g[output]["nme"] for g in growth]))
+        for output, errors in clean.errors.items():
+            before, after = (100 * float(np.mean(e)) for e in (errors, [g.errors[output] for g in growth]))
             rows[output] = {
-                "nme": round(row["nme"], 3),
-                "nme_covered": round(under, 3),
-                "growth": round(under - row["nme"], 3),
-                "fr10_covered": round(float(np.mean([g[output]["fr10"] for g in growth])), 2),
+                "nme": round(before, 3),
+                "nme_covered": round(after, 3),
+                "growth": round(after - before, 3),
+                "fr10_covered": round(
+                    100 * failure_rate(np.concatenate([g.errors[output] for g in growth])), 2
+                ),
             }
-            print(f"{model} {output:<14}{row['nme']:8.3f} % → {under:8.3f} % (+{under - row['nme']:.3f})")
+            print(f"{model} {output:<14}{before:8.3f} % → {after:8.3f} % (+{after - before:.3f})")
         figures[str(model).rstrip("/").split("/")[-1]] = rows
     write_result(
         "occlusion", {"samples": len(samples), "share": args.share, "draws": args.draws, "models": figures}

@@ -103,8 +103,8 @@ class Cascade:
 
 def _run(backend: Backend, image: Array, crops: Sequence[Crop]) -> dict[str, Array]:
     out = backend.run(np.stack([crop.extract(image) for crop in crops]))
-    if not np.isfinite(out["keypoints"]).all():
-        raise BackendError(f"{backend.name} gave keypoints that are not finite; export the model again")
+    if not (np.isfinite(out["keypoints"]).all() and np.isfinite(out["score"]).all()):
+        raise BackendError(f"{backend.name} gave values that are not finite; export the model again")
     return out
 
 

@@ -18,7 +18,7 @@ from edge_kp.modeldir import find_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.attributes import ShapeAttributes
 from edge_kp.training.datasets import load_dataset
-from edge_kp.training.evaluation import BOXES, Evaluation, attribute_groups, evaluate, summary_table
+from edge_kp.training.evaluation import BOXES, Evaluation, attribute_groups, evaluate, figure, summary_table
 
 DATA_HELP = "ibug:DIR, coco:FILE.json[,IMAGES], wflw:LIST,IMAGES or synthetic:N; repeatable"
 
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> None:
     for name, select in attribute_groups(labels):
         rows = evaluation.summary(select)
         groups[name] = {"samples": int(select.sum()), **rows}
-        print(f"  {name}: {int(select.sum())} samples, cascade NME {rows['cascade']['nme']:.3f} %")
+        print(f"  {name}: {int(select.sum())} samples, cascade NME {figure(rows['cascade']['nme'], '.3f')} %")
     if args.json:
         _write_json(args.json, evaluation, groups, title)
         print(f"wrote {args.json}")
@@ -107,7 +107,7 @@ def _write_json(path: Path, evaluation: Evaluation, groups: dict[str, Any], titl
 
 
 def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+    return round(float(value), 4) if np.isfinite(value) else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,78 +15,64 @@ from edge_kp.geometry import similarity, transform_points
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
-TINY = (
-    "--data",
-    "synthetic:300",
-    "--epochs",
-    "2",
-    "2",
-    "--k",
-    "8",
-    "--sizes",
-    "48",
-    "48",
-    "--widths",
-    "8",
-    "8",
-)
-
-# A kite with a disc of its own colour at every keypoint, so that a test can find the points in any crop.
-KITE = KeypointSchema(
-    name="kite5",
-    keypoints=("left", "right", "top", "bottom", "middle"),
-    flip_pairs=((0, 1),),
-    edges=((0, 4), (1, 4), (2, 4), (3, 4)),
-    reference=(0, 1),
-)
-KITE_COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255)], np.uint8)
-_KITE_REST = np.array([[-1, 0], [1, 0], [0, -1], [0, 1.4], [0, 0.2]])
-_KITE_SIDE = 96
+TINY = "--data synthetic:300 --epochs 2 2 --k 8 --sizes 48 48 --widths 8 8 --workers 0"
 
 
-def kite_keypoints(index: int) -> Array:
-    """(5, 2) float64, pixels: one of two leans, ends that move, turned by up to 29 degrees."""
-    rng = np.random.default_rng(index)
-    points = _KITE_REST.copy()
-    points[3, 1] += rng.uniform(-0.5, 0.5)
-    points[:2, 1] += rng.uniform(-0.4, 0.4)
-    points[:, 0] += 0.3 * points[:, 1] * rng.choice([-1, 1])
-    place = similarity(rng.uniform(-0.5, 0.5), rng.uniform(14, 20), (_KITE_SIDE / 2, _KITE_SIDE / 2))
-    return transform_points(place, points)
+def pytest_configure() -> None:
+    """One thread: at these sizes more of them only wait for each other, here and in programs started here."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def draw_kite(points: Array, side: int = _KITE_SIDE, radius: float = 5) -> Array:
-    """uint8 BGR (side, side, 3): discs on dark grey."""
-    image = np.full((side, side, 3), 30, np.uint8)
-    for point, colour in zip(points, KITE_COLOURS.tolist(), strict=True):
-        cv2.circle(
-            image, np.round(point * 16).astype(int).tolist(), round(radius * 16), colour, -1, cv2.LINE_AA, 4
-        )
-    return image
+class Kites:
+    """Samples of a kite with a disc of its own colour at every keypoint: an easy thing to learn."""
 
+    schema = KeypointSchema(
+        name="kite5",
+        keypoints=("left", "right", "top", "bottom", "middle"),
+        flip_pairs=((0, 1),),
+        edges=((0, 4), (1, 4), (2, 4), (3, 4)),
+        reference=(0, 1),
+    )
+    COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 255, 255))
+    SIDE = 96
 
-def _kite_image(index: int) -> Array:
-    return draw_kite(kite_keypoints(index))
+    def __call__(self, count: int, first: int = 0) -> list[Any]:
+        """Samples number ``first`` and on."""
+        from edge_kp.training.samples import Sample
 
-
-@pytest.fixture(scope="session")
-def kites() -> Callable[..., list]:
-    """``kites(count, first=0)``: that many labelled samples of :data:`KITE`."""
-    from edge_kp.training.samples import Sample
-
-    def samples(count: int, first: int = 0) -> list[Sample]:
         return [
             Sample(
                 key=f"kite/{i}.png",
-                keypoints=kite_keypoints(i).astype(np.float32),
+                keypoints=self.keypoints(i).astype(np.float32),
                 visible=np.ones(5, np.float32),
                 attributes={},
-                load=partial(_kite_image, i),
+                load=partial(self.draw, i),
             )
             for i in range(first, first + count)
         ]
 
-    return samples
+    def keypoints(self, index: int) -> Array:
+        """(5, 2) float64, pixels: one of two leans, ends that move, turned by up to 29 degrees."""
+        rng = np.random.default_rng(index)
+        points = np.array([[-1, 0], [1, 0], [0, -1], [0, 1.4], [0, 0.2]])
+        points[3, 1] += rng.uniform(-0.5, 0.5)
+        points[:2, 1] += rng.uniform(-0.4, 0.4)
+        points[:, 0] += 0.3 * points[:, 1] * rng.choice([-1, 1])
+        middle = (self.SIDE / 2, self.SIDE / 2)
+        return transform_points(similarity(rng.uniform(-0.5, 0.5), rng.uniform(14, 20), middle), points)
+
+    def draw(self, index: int) -> Array:
+        """uint8 BGR (96, 96, 3): discs on dark grey."""
+        image = np.full((self.SIDE, self.SIDE, 3), 30, np.uint8)
+        for point, colour in zip(self.keypoints(index), self.COLOURS, strict=True):
+            at = np.round(point * 16).astype(int).tolist()
+            cv2.circle(image, at, 5 * 16, colour, -1, cv2.LINE_AA, 4)
+        return image
+
+
+@pytest.fixture(scope="session")
+def kites() -> Kites:
+    return Kites()
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +82,7 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edge_kp.train import main
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main([*TINY, "--out", str(out)]) == 0
+    assert main([*TINY.split(), "--out", str(out)]) == 0
     return out
 
 

@@ -23,7 +23,11 @@ class Backend(ABC):
 
     @abstractmethod
     def run(self, image: Array) -> dict[str, Array]:
-        """uint8 BGR (B, S, S, 3) → outputs by name, shapes as in :class:`edge_kp.stage.Stage`."""
+        """uint8 BGR (B, S, S, 3) → float32 outputs by name.
+
+        ``keypoints`` and ``prior_keypoints`` (B, N, 2) in crop coordinates, ``mixture`` (B, K), ``score``
+        (B,), ``visibility`` (B, N) and ``attributes`` (B, A) as probabilities.
+        """
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing that Python does not free
         """Free what the network holds; the backend cannot run again."""

@@ -13,8 +13,8 @@ from edge_kp.cascade import Cascade
 from edge_kp.geometry import box_iou, jitter_box
 from edge_kp.metrics import auc, failure_rate, nme
 from edge_kp.schema import KeypointSchema
-from edge_kp.training.crops import key_rng, sample_box
 from edge_kp.training.datasets import Sample
+from edge_kp.training.regions import key_rng, sample_box
 from edge_kp.types import Array
 
 OUTPUTS = ("stage1_prior", "stage1", "prior", "cascade")
@@ -27,8 +27,8 @@ class Evaluation:
     """Per-sample errors.
 
     Attributes:
-        errors: output name → (M,) NME as a fraction of the reference distance; NaN where the object was
-            not located.
+        errors: output name → (M,) NME as a fraction of the reference distance; infinite where the object
+            was not located, NaN where a reference point is not labelled.
         radial: output name → (M,) mean distance in pixels of the image.
         keypoints: (M, N, 2) result of the cascade, frame pixels; NaN where not located.
         keys: names of the samples.
@@ -45,23 +45,24 @@ class Evaluation:
     scores: Array
     missed: int
 
-    def summary(self, select: Array | None = None) -> dict[str, dict[str, float]]:
+    def summary(self, select: Array | None = None) -> dict[str, dict[str, float | None]]:
         """Per output: NME %, FR@10 %, AUC@8 %, mean radial error in pixels; over ``select`` (M,) bool.
 
-        An object that was not located counts as a failure in FR and AUC and is left out of the means.
+        An object that was not located (infinite error) counts as a failure in FR and AUC and is left out of
+        the means. A sample without labelled reference points (NaN) does not count; None stands for no figure.
         """
         rows = {}
         for name in OUTPUTS:
             errors, radial = self.errors[name], self.radial[name]
             if select is not None:
                 errors, radial = errors[select], radial[select]
-            found = errors[~np.isnan(errors)]
-            counted = np.where(np.isnan(errors), np.inf, errors)
+            counted = errors[~np.isnan(errors)]
+            found, near = counted[np.isfinite(counted)], radial[np.isfinite(radial)]
             rows[name] = {
-                "nme": 100 * float(found.mean()) if len(found) else float("nan"),
-                "fr10": 100 * failure_rate(counted),
-                "auc8": 100 * auc(counted),
-                "mean_radial_px": float(radial[~np.isnan(radial)].mean()) if len(found) else float("nan"),
+                "nme": 100 * float(found.mean()) if len(found) else None,
+                "fr10": 100 * failure_rate(counted) if len(counted) else None,
+                "auc8": 100 * auc(counted) if len(counted) else None,
+                "mean_radial_px": float(near.mean()) if len(near) else None,
             }
         return rows
 
@@ -143,12 +144,18 @@ def best_overlap(box: Array, candidates: Sequence[Array], least: float = 0.2) ->
     return best if best is not None and box_iou(box, best) >= least else None
 
 
+def figure(value: float | None, form: str) -> str:
+    """A number in a format such as ``8.3f``, or a dash where there is none."""
+    return f"{value:{form}}" if value is not None else f"{'–':>{form.split('.')[0]}}"
+
+
 def summary_table(rows: dict[str, dict[str, Any]], title: str) -> str:
     """A table of :meth:`Evaluation.summary`, as text."""
     lines = [title, f"{'output':<14}{'NME %':>8}{'FR@10 %':>10}{'AUC@8 %':>10}{'radial px':>11}"]
     for name, row in rows.items():
         lines.append(
-            f"{name:<14}{row['nme']:>8.3f}{row['fr10']:>10.2f}{row['auc8']:>10.2f}{row['mean_radial_px']:>11.2f}"
+            f"{name:<14}{figure(row['nme'], '8.3f')}{figure(row['fr10'], '10.2f')}"
+            f"{figure(row['auc8'], '10.2f')}{figure(row['mean_radial_px'], '11.2f')}"
         )
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ def export_run(run: Path, out: Path, name: str | None = None, card: Mapping[str,
         ModelError: the run is unfinished, or a file differs from PyTorch beyond :data:`TOLERANCE`.
     """
     recipe, bank, stage1, stage2 = load_run(run)
-    crops = _check_crops(run)
+    crops, accuracy = _check_crops(run), _read_json(run / "evaluation.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -63,7 +64,6 @@ def export_run(run: Path, out: Path, name: str | None = None, card: Mapping[str,
                 table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
         bank.save(folder / "templates.npz")
         files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
-        accuracy = _read_json(run / "evaluation.json")
         notes = {"data": _data_names(recipe.data), "accuracy": accuracy, **(card or {})}
         write_model_json(folder, replace(spec, files=files, card=notes))
         _move_into(folder, out)
@@ -169,7 +169,7 @@ def _check_crops(run: Path) -> dict[str, Array]:
     try:
         with np.load(path) as file:
             return {name: file[name] for name in ("stage1", "stage2")}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{path}: no crops to check with ({error}); run the same python -m edge_kp.train again"
         ) from error

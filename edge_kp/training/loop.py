@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import csv
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from edge_kp.errors import ModelError
+from edge_kp.training.checkpoints import Log, load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.crops import CropDataset
 from edge_kp.training.losses import Batch, stage_loss
 from edge_kp.training.network import NetworkConfig, StageNet, normalise
@@ -136,7 +134,7 @@ def train_stage(
         figures = validate(average, validation, loop, place) if place.first else {}
         figures = _from_first(figures, place)
         better = figures["nme"] < best
-        epoch, stale, best = epoch + 1, 0 if better else stale + 1, min(figures["nme"], best)
+        epoch, stale, best = epoch + 1, 0 if better else stale + 1, figures["nme"] if better else best
         if log:
             losses = {name: float(value) / steps for name, value in sums.items()}
             log.write(epoch, {"lr": optimizer.param_groups[0]["lr"], **losses, **figures})
@@ -171,7 +169,7 @@ def one_cycle(progress: float, warm_up: float = 0.05) -> float:
 
 @torch.no_grad()
 def validate(net: StageNet, data: CropDataset, loop: LoopConfig, place: Place) -> dict[str, float]:
-    """Mean errors in % of the reference distance: ``nme``, ``prior_nme``; and the mean ``score``."""
+    """Mean errors in % of the reference distance ``nme``, ``prior_nme``; mean ``validation_score``."""
     net.eval()
     errors: list[Tensor] = []
     prior_errors: list[Tensor] = []
@@ -190,7 +188,7 @@ def validate(net: StageNet, data: CropDataset, loop: LoopConfig, place: Place) -
     return {
         "nme": float(torch.cat(errors).mean()),
         "prior_nme": float(torch.cat(prior_errors).mean()),
-        "score": float(torch.cat(scores).mean()),
+        "validation_score": float(torch.cat(scores).mean()),
     }
 
 
@@ -262,74 +260,3 @@ def _identity(net: NetworkConfig, templates: Array, loop: LoopConfig, data: Crop
     for i in data.index.tolist():
         digest.update(data.regions[i].key.encode())
     return digest.hexdigest()
-
-
-def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write beside the target, then rename: a kill leaves the old checkpoint whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    os.replace(part, path)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """
-    Raises:
-        ModelError: the file is missing or damaged.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such checkpoint; train it with python -m edge_kp.train") from None
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ModelError(
-            f"{path}: damaged checkpoint ({type(error).__name__}); remove it and train again"
-        ) from error
-    return dict(content)
-
-
-def load_stage(path: Path, templates: Array) -> StageNet:
-    """The averaged network of ``best.pt``, on the CPU, in evaluation mode.
-
-    Raises:
-        ModelError: the file is missing, damaged, or was trained with another bank.
-    """
-    saved = load_checkpoint(path)
-    config = NetworkConfig(**{**saved["config"], "attributes": tuple(saved["config"]["attributes"])})
-    net = StageNet(config, templates)
-    try:
-        net.load_state_dict(saved["net"])
-    except RuntimeError as error:
-        raise ModelError(f"{path}: does not fit its template bank; remove it and train again") from error
-    return net.eval()
-
-
-class Log:
-    """``log.csv`` and TensorBoard events; a resumed run drops what lies beyond its checkpoint."""
-
-    def __init__(self, out: Path, epoch: int) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.path = out / "log.csv"
-        self.rows: list[dict[str, str]] = []
-        if epoch and self.path.exists():
-            with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
-        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=epoch + 1)
-
-    def write(self, epoch: int, figures: dict[str, float]) -> None:
-        self.rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in figures.items()}})
-        part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
-            table = csv.DictWriter(file, list(self.rows[0]))
-            table.writeheader()
-            table.writerows(self.rows)
-        os.replace(part, self.path)
-        for name, value in figures.items():
-            self.board.add_scalar(name, value, epoch)
-        tqdm.write(
-            f"{self.path.parent.name} epoch {epoch}: loss {figures['total']:.2f}, "
-            f"validation NME {figures['nme']:.3f} % (prior {figures['prior_nme']:.3f} %)"
-        )
-
-    def close(self) -> None:
-        self.board.close()

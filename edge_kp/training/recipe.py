@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,23 @@ import torch
 import torch.distributed as dist
 
 from edge_kp.cascade import Cascade
-from edge_kp.errors import DataError, ModelError
+from edge_kp.errors import ModelError
 from edge_kp.modeldir import ModelSpec
-from edge_kp.templates import TemplateBank, align_to_mean, build_bank, nearest_template
+from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
 from edge_kp.training.augment import Augmentation
-from edge_kp.training.crops import OVERSAMPLING, CropDataset, StageView, alignment_error, cut_regions
-from edge_kp.training.datasets import Dataset, Sample, load_dataset
+from edge_kp.training.crops import CropDataset, StageView, alignment_error
+from edge_kp.training.datasets import Dataset
 from edge_kp.training.evaluation import evaluate, summary_table
 from edge_kp.training.loop import LoopConfig, Place, batch_loader, load_stage, train_stage
 from edge_kp.training.network import NetworkConfig, StageNet, normalise
+from edge_kp.training.regions import OVERSAMPLING, cut_regions
+from edge_kp.training.split import training_samples
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
 
 CHECK_CROPS = "check_crops.npz"  # held-back crops that exports are checked on
-FEWEST_LABELLED = 3  # keypoints, below which a sample cannot be aligned
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Recipe:
             names = {f.name for f in fields(cls)}
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
             return cls(**{k: v for k, v in values.items() if k in names})
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{path}: not a training run ({error}); train one with python -m edge_kp.train"
             ) from error
@@ -94,15 +93,19 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         DataError: unusable data, every problem on a line of its own.
         ModelError: ``out`` holds a run of other settings.
     """
-    train, held = _samples(recipe)
+    train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    _check(recipe, train)
     _claim(recipe, out, place)
     schema = train.schema
     bank = _bank(recipe, train, out, place)
     attributes = attribute_names([s.attributes for s in train.samples])
     shape_attributes = ShapeAttributes(bank)
-    object_side = OVERSAMPLING * max(recipe.sizes[0] / recipe.scale, recipe.sizes[1] * 0.66)
-    regions = cut_regions(train.samples, object_side, recipe.box_rule, place.first)
-    held_regions = cut_regions(held, object_side, recipe.box_rule, place.first)
+    box_side = OVERSAMPLING * recipe.sizes[0] / recipe.scale
+    shape_side = OVERSAMPLING * recipe.sizes[1] * SHAPE_EXTENT
+    regions, held_regions = (
+        cut_regions(samples, box_side, recipe.box_rule, place.first, shape_side)
+        for samples in (train.samples, held)
+    )
     counts = [s.repeat for s in train.samples]
     flip = schema.flip_index if schema.can_flip else None
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
@@ -205,33 +208,22 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     return recipe, bank, stages[0], stages[1]
 
 
-def _samples(recipe: Recipe) -> tuple[Dataset, tuple[Sample, ...]]:
-    """Training data and held-back samples, those with too few labels left out."""
-    train = load_dataset(recipe.data)
-    if recipe.validation:
-        other = load_dataset(recipe.validation, train.schema)
-        held = list(other.samples)
-        kept = list(train.samples)
-    else:
-        held = [s for s in train.samples if _held_back(s.key, recipe.validation_share)]
-        kept = [s for s in train.samples if not _held_back(s.key, recipe.validation_share)]
-    kept, held = ([s for s in part if _labelled(s) >= FEWEST_LABELLED] for part in (kept, held))
-    if not kept or not held:
-        raise DataError(
-            f"{len(train.samples)} samples leave {len(kept)} to train and {len(held)} to validate on;"
-            " add photos or give --validation"
+def _check(recipe: Recipe, train: Dataset) -> None:
+    """Raises: ModelError: settings that would only fail once part of the work is done."""
+    for stage in (0, 1):
+        try:
+            NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, ())
+        except ValueError as error:
+            raise ModelError(f"stage {stage + 1}: {error}") from error
+    if not recipe.scale > 0.5:
+        raise ModelError(f"--scale {recipe.scale}: expected more than 0.5 sides of the box, e.g. 1.6")
+    epoch = sum(s.repeat for s in train.samples)
+    if recipe.batch > epoch:
+        raise ModelError(
+            f"{epoch} samples an epoch are fewer than one batch of {recipe.batch}; lower --batch"
         )
-    return Dataset(train.schema, tuple(kept), train.names), tuple(held)
-
-
-def _labelled(sample: Sample) -> int:
-    return int((~np.isnan(sample.keypoints).any(1)).sum())
-
-
-def _held_back(key: str, share: float) -> bool:
-    """By name, so that a photo stays on its side; numbered photos of one subject stay together."""
-    group = re.sub(r"_\d+$", "", key.split("#")[0].rsplit(".", 1)[0])
-    return zlib.crc32(group.encode()) % 10_000 < share * 10_000
+    if not recipe.templates and recipe.k > len(train.samples):
+        raise ModelError(f"--k: {recipe.k} templates from {len(train.samples)} samples; lower --k")
 
 
 def _claim(recipe: Recipe, out: Path, place: Place) -> None:

@@ -1,0 +1,165 @@
+"""The shipped model through the public interface, on frames of the shipped clip."""
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from edge_kp import Detector
+from edge_kp.errors import BackendError, ModelError
+from edge_kp.geometry import box_iou, similarity, transform_points
+from edge_kp.modeldir import SHIPPED, read_model
+from edge_kp.templates import TemplateBank
+from edge_kp.training.exporting import find_bank
+
+CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
+ABOUT = json.loads(CLIP.with_suffix(".json").read_text())
+
+
+@pytest.fixture(scope="module")
+def detector():
+    with Detector("face68", threads=1) as detector:
+        yield detector
+
+
+@pytest.fixture(scope="module")
+def image():
+    more, image = cv2.VideoCapture(str(CLIP)).read()
+    assert more
+    return image
+
+
+@pytest.fixture(scope="module")
+def box():
+    """Tight face box in the first frame, from the clip's own description."""
+    corners = np.array(ABOUT["reference_box"], float).reshape(2, 2)
+    points = transform_points(np.array(ABOUT["frames"][0]["matrix"]), corners)
+    return np.concatenate([points.min(0), points.max(0)])
+
+
+def nme(a, b):
+    unit = np.linalg.norm(b[36] - b[45])
+    return np.linalg.norm(a - b, axis=1).mean() / unit
+
+
+def test_finds_the_one_face(detector, image, box):
+    (found,) = detector.detect(image)
+    assert found.id == 0
+    assert found.score > 0.8
+    assert box_iou(found.box, box) > 0.65
+    assert found.keypoints.shape == (68, 2)
+    assert found.keypoints.dtype == np.float32
+    assert found.visibility.shape == (68,)
+    assert np.mean(found.visibility > 0.5) > 0.9
+    assert set(found.attributes) == set(detector.spec.attributes)
+    # The eyes lie above the mouth, the image's left eye left of the right one.
+    assert found.keypoints[36, 0] < found.keypoints[45, 0]
+    assert found.keypoints[36:48, 1].mean() < found.keypoints[48:, 1].mean()
+    assert found.box == pytest.approx(np.concatenate([found.keypoints.min(0), found.keypoints.max(0)]))
+
+
+def test_given_boxes_are_answered_in_order_whatever_their_score(detector, image, box):
+    nowhere = [20.0, 20.0, 100.0, 100.0]
+    absent, present = detector.detect(image, boxes=[nowhere, box])
+    assert (absent.id, present.id) == (0, 1)
+    assert absent.score < 0.5 < present.score
+    assert detector.detect(image, boxes=[]) == []
+
+
+def test_a_batch_gives_what_single_boxes_give(detector, image, box):
+    boxes = [box, box + 4, box * 0.98]
+    together = detector.detect(image, boxes=boxes)
+    for one, many in zip(boxes, together, strict=True):
+        (alone,) = detector.detect(image, boxes=[one])
+        assert alone.keypoints == pytest.approx(many.keypoints, abs=0.02)
+
+
+def test_keypoints_hold_when_the_box_is_off(detector, image, box):
+    reference = detector.detect(image, boxes=[box])[0].keypoints
+    side = box[2] - box[0]
+    for shift in ([0.1, 0], [-0.1, 0], [0, 0.1], [0, -0.1]):
+        moved = box + np.tile(np.array(shift) * side, 2)
+        assert nme(detector.detect(image, boxes=[moved])[0].keypoints, reference) < 0.02
+
+
+@pytest.mark.parametrize("degrees", [-25, 12, 25])
+def test_keypoints_turn_with_the_image(detector, image, box, degrees):
+    reference = detector.detect(image, boxes=[box])[0].keypoints
+    height, width = image.shape[:2]
+    turn = similarity(math.radians(degrees), 1.0)
+    middle = np.array([width / 2, height / 2])
+    turn[:, 2] = middle - turn[:, :2] @ middle
+    turned = cv2.warpAffine(image, turn, (width, height))
+    expected = transform_points(turn, reference)
+    around = np.concatenate([expected.min(0), expected.max(0)])
+    found = detector.detect(turned, boxes=[around])[0]
+    assert nme(found.keypoints, expected) < 0.035
+    if abs(degrees) > 20:
+        assert found.attributes["rotation_in_plane"] > 0.5
+
+
+def test_covered_points_are_called_covered(detector, image, box):
+    free = detector.detect(image, boxes=[box])[0]
+    hidden = image.copy()
+    top = int(free.keypoints[48:68, 1].min() - 4)
+    hidden[top:, :] = (60, 120, 30)
+    seen = detector.detect(hidden, boxes=[box])[0]
+    under = free.keypoints[:, 1] > top + 2
+    assert seen.visibility[under].mean() < 0.4
+    assert seen.visibility[~under].mean() > 0.6
+    assert seen.attributes["occlusion"] > free.attributes["occlusion"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (None, "got NoneType"),
+        (np.zeros((10, 10), np.uint8), r"got uint8 \(10, 10\)"),
+        (np.zeros((10, 10, 3), np.float32), "got float32"),
+        (np.zeros((0, 10, 3), np.uint8), r"\(0, 10, 3\)"),
+    ],
+)
+def test_refuses_other_images(detector, bad, message):
+    with pytest.raises(ValueError, match=message):
+        detector.detect(bad)
+
+
+@pytest.mark.parametrize("bad", [[1, 2, 3], [10, 10, 10, 10], [20, 10, 10, 30], [0, 0, math.nan, 5]])
+def test_refuses_bad_boxes(detector, image, bad):
+    with pytest.raises(ValueError, match="box"):
+        detector.detect(image, boxes=[bad])
+
+
+def test_a_tiny_image_and_a_box_outside_of_it_are_no_fault(detector):
+    tiny = np.full((4, 5, 3), 90, np.uint8)
+    assert detector.detect(tiny) == []
+    (far,) = detector.detect(tiny, boxes=[[500, 500, 600, 600]])
+    assert far.score < 0.5
+
+
+def test_refuses_unknown_models_precisions_and_backends():
+    with pytest.raises(ModelError, match="face68"):
+        Detector("no-such-model")
+    with pytest.raises(ModelError, match=r"stage1\.int3\.onnx"):
+        Detector("face68", precision="int3")
+    with pytest.raises(BackendError, match="expected one of auto, onnxruntime"):
+        Detector("face68", backend="abacus")
+
+
+def test_the_shipped_graphs_hold_the_shipped_bank():
+    folder = SHIPPED / "face68"
+    bank = TemplateBank.load(folder / "templates.npz")
+    assert bank.digest == read_model(folder).bank_digest
+    for stage in ("stage1", "stage2"):
+        find_bank(onnx.load(folder / f"{stage}.fp32.onnx"), bank.templates)
+
+
+def test_the_model_card_names_data_and_terms():
+    card = read_model(SHIPPED / "face68").card
+    assert "non-commercial" in card["terms"]
+    assert any("helen_train" in name for name in card["data"])
+    assert (SHIPPED / "face68" / "README.md").is_file()

@@ -1,0 +1,321 @@
+"""The evaluation command: figures that can be recomputed, pictures, and refusals in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_kp.cascade import CascadeResult
+from edge_kp.detector import Detector
+from edge_kp.evaluate import main
+from edge_kp.metrics import auc, failure_rate
+from edge_kp.modeldir import read_model
+from edge_kp.training.datasets import load_dataset
+from edge_kp.training.evaluation import OUTPUTS, Evaluation, best_overlap, evaluate
+
+DATA = "synthetic:24,seed=1"
+Report = dict[str, Any]
+
+
+def strict_json(path: Path) -> Report:
+    """JSON as other programs read it: NaN and Infinity are no numbers there."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{path.name} holds {name}")
+
+    return dict(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse))
+
+
+def report(model: Path, folder: Path, *arguments: str, data: str = DATA) -> Report:
+    path = folder / f"report{len(list(folder.iterdir()))}.json"
+    assert main(["--data", data, "--model", str(model), "--json", str(path), *arguments]) == 0
+    return strict_json(path)
+
+
+def table(text: str) -> dict[str, list[float]]:
+    """Rows of the printed table: output name → its four figures."""
+    rows = re.findall(r"^(\w+) +(-?[\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", text, re.MULTILINE)
+    return {name: [float(v) for v in values] for name, *values in rows}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """A report with its pictures, and their folder."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    return report(tiny_model, folder, "--plots", str(folder / "plots")), folder / "plots"
+
+
+def test_the_table_says_what_the_report_says(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = report(tiny_model, tmp_path)
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == "tiny on synthetic:24,seed=1: 24 samples, jitter boxes" == found["title"]
+    rows = table(text)
+    assert tuple(rows) == OUTPUTS
+    for name, figures in rows.items():
+        expected = [found["summary"][name][key] for key in ("nme", "fr10", "auc8", "mean_radial_px")]
+        np.testing.assert_allclose(figures, expected, atol=0.006)
+
+
+def test_the_summary_follows_from_the_errors_of_the_samples(whole: tuple[Report, Path]) -> None:
+    found, _ = whole
+    assert found["samples"] == len(found["errors_percent"]) == 24
+    assert found["missed"] == 0
+    assert set(found["errors_percent"]) == {f"synthetic/seed1/{i}" for i in range(24)}
+    for name in OUTPUTS:
+        errors = np.array([row[name] for row in found["errors_percent"].values()])
+        summary = found["summary"][name]
+        assert summary["nme"] == pytest.approx(errors.mean(), abs=1e-3)
+        assert summary["fr10"] == pytest.approx(100 * (errors > 10).mean(), abs=1e-9)
+        assert summary["auc8"] == pytest.approx(100 * np.clip(8 - errors, 0, None).mean() / 8, abs=1e-2)
+
+
+def test_errors_are_those_of_the_detector(whole: tuple[Report, Path], tiny_model: Path) -> None:
+    """From the very boxes, one photo at a time, in plain numpy."""
+    found, _ = whole
+    samples = load_dataset([DATA]).samples
+    with Detector(tiny_model) as detector:
+        evaluation = evaluate(detector.cascade, samples, "jitter", progress=False)
+        a, b = detector.schema.reference
+        for i, sample in enumerate(samples):
+            distance = np.linalg.norm(evaluation.keypoints[i] - sample.keypoints, axis=1).mean()
+            unit = np.linalg.norm(sample.keypoints[a] - sample.keypoints[b])
+            expected = found["errors_percent"][sample.key]["cascade"]
+            assert 100 * distance / unit == pytest.approx(expected, abs=1e-3)
+        tight = evaluate(detector.cascade, samples[:3], "tight", progress=False)
+        for i, sample in enumerate(samples[:3]):
+            (detection,) = detector.detect(sample.load(), [sample.box])
+            np.testing.assert_allclose(tight.keypoints[i], detection.keypoints, atol=1e-4)
+            assert tight.scores[i] == pytest.approx(detection.score, abs=1e-6)
+
+
+def test_groups_by_attribute(whole: tuple[Report, Path]) -> None:
+    found, _ = whole
+    covered = {s.key for s in load_dataset([DATA]).samples if s.attributes["occlusion"] == 1}
+    groups = found["by_attribute"]
+    assert set(groups) == {"occlusion", "rotation_in_plane", "rotation_out_of_plane"}
+    assert groups["occlusion"]["samples"] == len(covered) > 0
+    errors = [found["errors_percent"][key]["cascade"] for key in covered]
+    assert groups["occlusion"]["cascade"]["nme"] == pytest.approx(np.mean(errors), abs=1e-3)
+
+
+def test_pictures_can_be_looked_at(whole: tuple[Report, Path]) -> None:
+    found, folder = whole
+    assert {p.name for p in folder.iterdir()} == {"errors.png", "worst.png"}
+    curve, worst = cv2.imread(str(folder / "errors.png")), cv2.imread(str(folder / "worst.png"))
+    assert curve.shape[0] > 200
+    assert curve.std() > 5
+    assert worst.shape == (3 * 256, 4 * 256, 3)  # twelve tiles
+    assert all(worst[y : y + 256, x : x + 256].std() > 5 for y in (0, 256, 512) for x in (0, 256, 512, 768))
+    assert found["samples"] >= 12
+
+
+def test_the_jitter_follows_from_seed_and_file_name_alone(
+    whole: tuple[Report, Path], tiny_model: Path, tmp_path: Path
+) -> None:
+    errors = whole[0]["errors_percent"]
+    assert report(tiny_model, tmp_path)["errors_percent"] == errors
+    fewer = report(tiny_model, tmp_path, data="synthetic:9,seed=1")["errors_percent"]
+    assert fewer == {key: errors[key] for key in list(errors)[:9]}
+    other = report(tiny_model, tmp_path, "--seed", "5")["errors_percent"]
+    assert all(other[key] != errors[key] for key in errors)
+    tight = report(tiny_model, tmp_path, "--boxes", "tight")["errors_percent"]
+    assert all(tight[key] != errors[key] for key in errors)
+
+
+def test_each_file_has_a_jitter_of_its_own(tiny_model: Path) -> None:
+    (sample,) = load_dataset(["synthetic:1,seed=1"]).samples
+    samples = [sample, replace(sample, key="b"), replace(sample, key="c"), sample]
+    with Detector(tiny_model) as detector:
+        first, second, third, again = evaluate(detector.cascade, samples, progress=False).errors["stage1"]
+    assert first == again
+    assert len({first, second, third}) == 3
+
+
+class KnownErrors:
+    """Stands where a cascade does: every output lies its own number of pixels beside the labels."""
+
+    def __init__(self, spec: Any, samples: Sequence[Any]) -> None:
+        self.spec = spec
+        self.labels = iter([s.keypoints for s in samples])
+
+    def __call__(self, image: Any, boxes: Any) -> CascadeResult:
+        truth = next(self.labels)[None]
+        beside = {
+            name: truth + np.float32([pixels, 0])
+            for pixels, name in enumerate(
+                ("stage1_prior_keypoints", "stage1_keypoints", "prior_keypoints", "keypoints"), start=1
+            )
+        }
+        return CascadeResult(
+            **beside,
+            score=np.float32([0.75]),
+            visibility=np.ones((1, 12), np.float32),
+            attributes=np.float32([[0.1, 0.2, 0.3]]),
+            seconds={},
+        )
+
+
+def test_every_output_is_measured_by_itself(tiny_model: Path) -> None:
+    samples = load_dataset(["synthetic:4,seed=1"]).samples
+    spec = read_model(tiny_model)
+    cascade: Any = KnownErrors(spec, samples)
+    found = evaluate(cascade, samples, progress=False)
+    for pixels, name in enumerate(OUTPUTS, start=1):
+        np.testing.assert_allclose(found.radial[name], pixels, atol=1e-4)
+        units = [spec.schema.reference_distance(s.keypoints) for s in samples]
+        np.testing.assert_allclose(found.errors[name], pixels / np.array(units), rtol=1e-4)
+        assert found.summary()[name]["mean_radial_px"] == pytest.approx(pixels, abs=1e-4)
+    np.testing.assert_allclose(found.scores, 0.75)
+    np.testing.assert_allclose(found.attributes, [[0.1, 0.2, 0.3]] * 4)
+
+
+# ---- located boxes -----------------------------------------------------------------------------------------
+
+
+def test_objects_that_are_not_located_count_as_failures_but_not_in_the_means(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This model takes the whole frame as its box, which fits some of the objects too badly."""
+    found = report(tiny_model, tmp_path, "--boxes", "located")
+    assert f"not located: {found['missed']} of 24" in capsys.readouterr().out
+    assert 0 < found["missed"] < 24
+    errors = [row["cascade"] for row in found["errors_percent"].values()]
+    known = [e for e in errors if e is not None]
+    assert len(known) == 24 - found["missed"]
+    summary = found["summary"]["cascade"]
+    assert summary["nme"] == pytest.approx(np.mean(known), abs=1e-3)
+    failures = sum(e > 10 for e in known) + found["missed"]
+    assert summary["fr10"] == pytest.approx(100 * failures / 24)
+    assert np.isfinite(summary["mean_radial_px"])
+
+
+def test_pictures_where_objects_were_missed(tiny_model: Path, tmp_path: Path) -> None:
+    command = ["--data", "synthetic:6,seed=1", "--model", str(tiny_model), "--boxes", "located"]
+    assert main([*command, "--plots", str(tmp_path / "plots")]) == 0
+    assert cv2.imread(str(tmp_path / "plots" / "worst.png")).shape == (2 * 256, 4 * 256, 3)
+    assert cv2.imread(str(tmp_path / "plots" / "errors.png")) is not None
+
+
+def test_the_best_overlapping_box_is_taken() -> None:
+    box = np.array([0.0, 0, 10, 10])
+    near, far = box + 1, box + 4
+    np.testing.assert_array_equal(best_overlap(box, [far, near]), near)
+    assert best_overlap(box, [box + 8]) is None
+    assert best_overlap(box, []) is None
+
+
+def evaluation(errors: list[float], located: list[bool]) -> Evaluation:
+    values = np.array(errors)
+    samples = load_dataset([f"synthetic:{len(errors)}"]).samples
+    return Evaluation(
+        load_dataset(["synthetic:1"]).schema,
+        samples,
+        dict.fromkeys(OUTPUTS, values),
+        dict.fromkeys(OUTPUTS, np.where(located, 3.0, np.nan)),
+        np.zeros((len(errors), 12, 2)),
+        np.zeros((len(errors), 3)),
+        np.where(located, 0.9, np.nan),
+        len(located) - sum(located),
+    )
+
+
+def test_a_sample_without_a_unit_is_left_out_of_every_figure() -> None:
+    """Its reference points are not labelled: found, yet without an error; no failure either."""
+    rows = evaluation([0.02, 0.04, np.nan], [True, True, True]).summary()["cascade"]
+    assert rows["nme"] == pytest.approx(3)
+    assert rows["fr10"] == 0
+    assert rows["auc8"] == pytest.approx(100 * auc(np.array([0.02, 0.04])))
+    assert rows["fr10"] == 100 * failure_rate(np.array([0.02, 0.04]))
+
+
+def test_an_unlabelled_reference_point_costs_one_error_only(tiny_model: Path) -> None:
+    samples = list(load_dataset(["synthetic:3,seed=1"]).samples)
+    keypoints = samples[1].keypoints.copy()
+    with Detector(tiny_model) as detector:
+        keypoints[detector.schema.reference[0]] = np.nan
+        samples[1] = replace(samples[1], keypoints=keypoints)
+        found = evaluate(detector.cascade, samples, "tight", progress=False)
+    assert np.isnan(found.errors["cascade"]).tolist() == [False, True, False]
+    assert np.isfinite(found.radial["cascade"]).all()
+    assert found.missed == 0
+
+
+# ---- refusals --------------------------------------------------------------------------------------------
+
+
+def write_other_data(folder: Path) -> str:
+    """Two photos of an object of five points."""
+    folder.mkdir()
+    for name in ("a", "b"):
+        cv2.imwrite(str(folder / f"{name}.png"), np.full((40, 40, 3), 90, np.uint8))
+        points = "\n".join(f"{5 + 6 * i} {8 + 5 * i * i}" for i in range(5))
+        (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 5\n{{\n{points}\n}}\n")
+    return f"ibug:{folder}"
+
+
+def test_data_of_another_object_is_refused(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_other_data(tmp_path / "other")
+    assert main(["--data", data, "--model", str(tiny_model), "--json", str(tmp_path / "x.json")]) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    (line,) = error.strip().splitlines()
+    assert line.startswith("error: data set other: ")
+    assert "'mask12' (12 points)" in line
+    assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "synthetic:3", "--model", "no-such-model"], "model 'no-such-model'"),
+        (["--data", "nothing:3"], "unknown kind 'nothing'"),
+        (["--data", "synthetic:3", "--backend", "abacus"], "backend 'abacus'"),
+    ],
+)
+def test_bad_arguments_are_told_in_one_line(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["--model", str(tiny_model), *arguments]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("option", ["--json", "--plots"])
+def test_a_place_that_cannot_be_written_is_told(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    place = str(tmp_path / "file" / "x")
+    assert main(["--data", "synthetic:2", "--model", str(tiny_model), option, place]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert f"give another {option}" in errors[0]
+
+
+@pytest.mark.parametrize("boxes", ["haar", "", "Tight"])
+def test_unknown_boxes_end_with_2(tiny_model: Path, boxes: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", DATA, "--model", str(tiny_model), "--boxes", boxes])
+    assert ended.value.code == 2
+
+
+def test_located_boxes_need_a_locator(tiny_model: Path) -> None:
+    samples = load_dataset(["synthetic:1"]).samples
+    with Detector(tiny_model) as detector:
+        with pytest.raises(ValueError, match="need a locator"):
+            evaluate(detector.cascade, samples, "located", progress=False)
+        with pytest.raises(ValueError, match="no samples"):
+            evaluate(detector.cascade, [], progress=False)

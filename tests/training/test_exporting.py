@@ -1,0 +1,386 @@
+"""A run becomes a model directory: complete, checked, and the same network as in PyTorch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+
+from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
+from edge_kp.detector import Detector
+from edge_kp.errors import BackendError, ModelError
+from edge_kp.export import main
+from edge_kp.modeldir import ModelSpec, file_digest, read_model
+from edge_kp.templates import TemplateBank
+from edge_kp.training import exporting
+from edge_kp.training.exporting import compare, export_stage, find_bank
+from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
+from edge_kp.training.recipe import load_run
+from edge_kp.training.torch_backend import TorchBackend
+
+STAGES = ("stage1", "stage2")
+SIZE, K, N, A = 48, 8, 12, 3
+SHAPES = {
+    "keypoints": (N, 2),
+    "prior_keypoints": (N, 2),
+    "mixture": (K,),
+    "score": (),
+    "visibility": (N,),
+    "attributes": (A,),
+}
+
+
+def crops(run: Path, stage: str) -> np.ndarray:
+    with np.load(run / "check_crops.npz") as file:
+        return np.asarray(file[stage])
+
+
+def onnx_file(model: Path, stage: str) -> Path:
+    return model / f"{stage}.fp32.onnx"
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+# ---- the folder ----------------------------------------------------------------------------------------
+
+
+def test_the_folder_holds_what_its_description_says(tiny_model: Path, tiny_run: Path) -> None:
+    spec = read_model(tiny_model)
+    assert {p.name for p in tiny_model.iterdir()} == {*spec.files, "model.json"}
+    assert set(spec.files) == {"stage1.fp32.onnx", "stage2.fp32.onnx", "templates.npz"}
+    for name, digest in spec.files.items():
+        assert file_digest(tiny_model / name) == digest
+    bank = TemplateBank.load(tiny_model / "templates.npz")
+    assert spec.bank_digest == bank.digest == TemplateBank.load(tiny_run / "templates.npz").digest
+    np.testing.assert_allclose(spec.mean_shape, bank.mean_shape, atol=1e-6)
+    assert spec.schema == bank.schema
+    assert (spec.name, spec.sizes, spec.scale) == ("tiny", (SIZE, SIZE), 1.6)
+    assert spec.card["terms"] == "made up, free for all"
+    assert spec.card["data"] == ["synthetic:300"]
+    assert spec.card["accuracy"] == json.loads((tiny_run / "evaluation.json").read_text())
+
+
+def test_the_description_survives_reading_and_writing(tiny_model: Path) -> None:
+    data = json.loads((tiny_model / "model.json").read_text())
+    assert ModelSpec.from_json(data).to_json() == data
+
+
+def test_no_path_of_the_machine_that_trained_is_inside(tiny_model: Path, tiny_run: Path) -> None:
+    for path in tiny_model.iterdir():
+        text = path.read_bytes()
+        for secret in (str(tiny_run), str(tiny_model), str(Path(exporting.__file__).parents[2])):
+            assert secret.encode() not in text, path.name
+    assert exporting._data_names(("ibug:/home/me/faces/helen,repeat=3", "coco:/a/b.json,/c/d", "ibug:.")) == [
+        "ibug:helen,repeat=3",
+        "coco:b.json,d",
+        "ibug:.",
+    ]
+
+
+# ---- the networks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_onnx_and_torch_agree_on_real_crops(tiny_run: Path, tiny_model: Path, stage: str) -> None:
+    net = load_run(tiny_run)[2 + STAGES.index(stage)]
+    images = crops(tiny_run, stage)
+    with torch.no_grad():
+        expected = ExportNet(net)(torch.from_numpy(images))
+    found = OnnxRuntimeBackend(onnx_file(tiny_model, stage)).run(images)
+    assert list(found) == list(ExportNet.OUTPUTS)
+    for name, value in zip(ExportNet.OUTPUTS, expected, strict=True):
+        np.testing.assert_allclose(found[name], value.numpy(), atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_a_batch_equals_its_single_runs(tiny_run: Path, tiny_model: Path, stage: str, count: int) -> None:
+    images = np.resize(crops(tiny_run, stage), (count, SIZE, SIZE, 3))
+    images[count // 2] = 255 - images[count // 2]
+    backend = OnnxRuntimeBackend(onnx_file(tiny_model, stage), threads=1)
+    together = backend.run(images)
+    for i in range(count):
+        alone = backend.run(images[i : i + 1])
+        for name, shape in SHAPES.items():
+            assert together[name].shape == (count, *shape), name
+            assert alone[name].shape == (1, *shape), name
+            np.testing.assert_allclose(together[name][i], alone[name][0], atol=1e-5, err_msg=name)
+
+
+def test_a_network_that_does_much_is_exported_as_well(tmp_path: Path, kites: Any) -> None:
+    """After two epochs hardly anything is corrected or refined; here everything is, far off the defaults."""
+    torch.manual_seed(0)
+    templates = np.random.default_rng(0).uniform(0.2, 0.8, (K, 5, 2)).astype(np.float32)
+    net = StageNet(NetworkConfig(32, 8, True, ("occlusion",)), templates)
+    assert net.correction is not None
+    with torch.no_grad():
+        net.correction.out.weight.normal_(0, 2)
+        net.mixture.weight.normal_(0, 5)
+        net.residual.weight.normal_(0, 1)
+    images = np.stack([cv2.resize(s.load(), (32, 32)) for s in kites(6)])
+    out = TorchBackend(net).run(images)
+    assert np.ptp(out["keypoints"], axis=0).max() > 0.05
+    assert np.abs(out["keypoints"] - out["prior_keypoints"]).max() > 0.01
+    path = tmp_path / "lively.onnx"
+    plain = export_stage(net, path, {"edge_kp.stage": "test"})
+    rows = compare(net, {"ONNX": plain, "simplified": path}, images)
+    assert set(rows) == set(ExportNet.OUTPUTS)
+    assert max(max(row.values()) for row in rows.values()) < 1e-4
+    find_bank(onnx.load(path), templates)
+    with torch.no_grad():
+        net.residual.bias += 0.05
+    with pytest.raises(ModelError, match=r"lively\.onnx: keypoints differs from PyTorch by .*e-03"):
+        compare(net, {"simplified": path}, images)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_contract_of_a_file(tiny_model: Path, stage: str) -> None:
+    model = onnx.load(onnx_file(tiny_model, stage))
+    onnx.checker.check_model(model, full_check=True)
+    (opset,) = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    assert 17 <= opset <= 20
+    (image,) = model.graph.input
+    assert image.name == "image"
+    assert image.type.tensor_type.elem_type == TensorProto.UINT8
+    batch = image.type.tensor_type.shape.dim[0].dim_param
+    assert batch
+    assert [d.dim_value for d in image.type.tensor_type.shape.dim[1:]] == [SIZE, SIZE, 3]
+    assert [o.name for o in model.graph.output] == list(SHAPES)
+    for output in model.graph.output:
+        kind = output.type.tensor_type
+        assert kind.elem_type == TensorProto.FLOAT, output.name
+        assert kind.shape.dim[0].dim_param == batch, output.name
+        assert tuple(d.dim_value for d in kind.shape.dim[1:]) == SHAPES[output.name], output.name
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_file_says_what_a_host_program_must_know(tiny_model: Path, stage: str) -> None:
+    about = {p.key: p.value for p in onnx.load(onnx_file(tiny_model, stage)).metadata_props}
+    assert about["edge_kp.stage"] == stage
+    spec = json.loads(about["edge_kp.spec"])
+    described = json.loads((tiny_model / "model.json").read_text())
+    for name in ("name", "schema", "attributes", "mean_shape", "bank_sha256"):
+        assert spec[name] == described[name]
+    assert {name: spec[name] for name in described[stage]} == described[stage]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_graph_that_tensorrt_takes(tiny_model: Path, stage: str) -> None:
+    graph = onnx.load(onnx_file(tiny_model, stage)).graph
+    assert [n.op_type for n in graph.node if "image" in n.input] == ["Cast"]
+    kinds = {n.op_type for n in graph.node}
+    assert not kinds & {"AffineGrid", "DeformConv", "NonZero", "Loop", "If", "Scan", "SequenceEmpty"}
+    assert all(n.domain in ("", "ai.onnx") for n in graph.node)
+    assert sum(n.op_type == "GridSample" for n in graph.node) == (2 if stage == "stage1" else 1)
+
+
+# ---- the bank inside ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_bank_is_the_constant_of_exactly_one_matmul(tiny_model: Path, stage: str) -> None:
+    model, bank = onnx.load(onnx_file(tiny_model, stage)), TemplateBank.load(tiny_model / "templates.npz")
+    name = find_bank(model, bank.templates)
+    (node,) = [n for n in model.graph.node if n.name == name]
+    assert node.op_type == "MatMul"
+    (constant,) = [i for i in model.graph.initializer if i.name == node.input[1]]
+
+    altered = onnx.ModelProto()
+    altered.CopyFrom(model)
+    (copy,) = [i for i in altered.graph.initializer if i.name == node.input[1]]
+    values = numpy_helper.to_array(constant).copy()
+    values[3, 5] = np.nextafter(values[3, 5], 1)
+    copy.CopyFrom(numpy_helper.from_array(values, constant.name))
+    with pytest.raises(ModelError, match="exactly one MatMul, found 0"):
+        find_bank(altered, bank.templates)
+
+    twice = onnx.ModelProto()
+    twice.CopyFrom(model)
+    second = twice.graph.node.add()
+    second.CopyFrom(node)
+    second.name, second.output[0] = "again", "again"
+    with pytest.raises(ModelError, match="exactly one MatMul, found 2"):
+        find_bank(twice, bank.templates)
+    with pytest.raises(ModelError, match="found 0"):
+        find_bank(model, bank.templates[::-1])
+
+
+def test_the_constant_decides_the_result(tiny_model: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """Templates moved inside the file move the prior keypoints by the same."""
+    model, bank = onnx.load(onnx_file(tiny_model, "stage2")), TemplateBank.load(tiny_model / "templates.npz")
+    (node,) = [n for n in model.graph.node if n.name == find_bank(model, bank.templates)]
+    for constant in model.graph.initializer:
+        if constant.name == node.input[1]:
+            moved = numpy_helper.to_array(constant) + np.tile(np.float32([0.1, -0.05]), N)
+            constant.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), constant.name))
+    onnx.save(model, tmp_path / "moved.onnx")
+    images = crops(tiny_run, "stage2")
+    before = OnnxRuntimeBackend(onnx_file(tiny_model, "stage2")).run(images)["prior_keypoints"]
+    after = OnnxRuntimeBackend(tmp_path / "moved.onnx").run(images)["prior_keypoints"]
+    np.testing.assert_allclose(after - before, np.broadcast_to([0.1, -0.05], before.shape), atol=1e-5)
+
+
+# ---- exports that fail -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "missing", ["run.json", "templates.npz", "stage1/best.pt", "stage2/best.pt", "check_crops.npz"]
+)
+def test_an_unfinished_run_leaves_the_old_model_alone(
+    tiny_run: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / missing).unlink()
+    before = content(copy)
+    assert main(["--run", str(run), "--out", str(copy)]) == 1
+    out, error = capsys.readouterr()
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("error: ")
+    assert Path(missing).name in error
+    assert "wrote" not in out
+    assert content(copy) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "run"]
+
+
+@pytest.mark.parametrize("name", ["check_crops.npz", "stage2/best.pt", "templates.npz", "run.json"])
+def test_a_damaged_run_is_told_in_one_line(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    data = (run / name).read_bytes()
+    (run / name).write_bytes(data[: len(data) // 2])
+    assert main(["--run", str(run), "--out", str(tmp_path / "model")]) == 1
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert Path(name).name in error
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("fault", ["points", "bank"])
+def test_an_export_that_differs_leaves_the_old_model_alone(
+    tiny_run: Path,
+    copy: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    def faulty(stage: StageNet, path: Path, contract: Any) -> Path:
+        """Files of a network whose points lie a little off, or with another bank inside."""
+        model = onnx.load(copy / path.name)
+        if fault == "points":
+            onnx.save(model, path)
+            for node in model.graph.node:
+                for i, name in enumerate(node.output):
+                    if name == "keypoints":
+                        node.output[i] = "exact"
+            model.graph.initializer.append(numpy_helper.from_array(np.float32(1e-3), "off"))
+            model.graph.node.append(onnx.helper.make_node("Add", ["exact", "off"], ["keypoints"]))
+        else:
+            for constant in model.graph.initializer:
+                if tuple(constant.dims) == (K, 2 * N):
+                    moved = numpy_helper.to_array(constant) + np.float32(1e-5)
+                    constant.CopyFrom(numpy_helper.from_array(moved, constant.name))
+            onnx.save(model, path)
+        plain = path.with_suffix(".plain.onnx")
+        onnx.save(model, plain)
+        return plain
+
+    before = content(copy)
+    monkeypatch.setattr(exporting, "export_stage", faulty)
+    assert main(["--run", str(tiny_run), "--out", str(copy)]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    expected = {"points": "keypoints differs from PyTorch by 1.00e-03", "bank": "one MatMul, found 0"}
+    assert expected[fault] in line
+    assert content(copy) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+# ---- folders that are not what they were -------------------------------------------------------------------
+
+
+def test_a_changed_file_is_refused(copy: Path) -> None:
+    path = onnx_file(copy, "stage2")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelError, match=r"stage2\.fp32\.onnx: differs from the hash in model\.json"):
+        Detector(copy)
+
+
+def test_a_missing_file_is_refused(copy: Path) -> None:
+    onnx_file(copy, "stage1").unlink()
+    with pytest.raises(ModelError, match=r"stage1\.fp32\.onnx: missing; copy the whole model folder"):
+        Detector(copy)
+
+
+def test_a_precision_that_was_not_exported_is_refused(copy: Path) -> None:
+    with pytest.raises(ModelError, match=r"stage1\.int8\.onnx: model\.json does not list this file"):
+        Detector(copy, precision="int8")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "list", "no sizes", "format", "nan", "two points"])
+def test_a_damaged_description_is_refused(copy: Path, damage: str) -> None:
+    path = copy / "model.json"
+    text = path.read_text()
+    data = json.loads(text)
+    if damage == "no sizes":
+        del data["stage2"]
+    elif damage == "format":
+        data["format"] = 99
+    elif damage == "nan":
+        data["mean_shape"][0][0] = float("nan")
+    elif damage == "two points":
+        data["mean_shape"] = data["mean_shape"][:2]
+    whole = json.dumps(data)
+    path.write_text({"cut": text[: len(text) // 2], "empty": "", "list": "[]"}.get(damage, whole))
+    with pytest.raises(ModelError, match=r"model\.json: not a usable model description .*; export the model"):
+        Detector(copy)
+
+
+def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(BackendError, match=r"x\.onnx: ONNX Runtime cannot load it") as caught:
+        OnnxRuntimeBackend(tmp_path / "x.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_another_input_is_refused(tmp_path: Path) -> None:
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])],
+        "g",
+        [value("x", TensorProto.FLOAT, [1, 3])],
+        [value("y", TensorProto.FLOAT, [1, 3])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(BackendError, match=r"expected one input image uint8"):
+        OnnxRuntimeBackend(tmp_path / "other.onnx")
+
+
+def test_an_unknown_model_lists_the_shipped_ones(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("skull", "face"):
+        shutil.copytree(tiny_model, tmp_path / name)
+    monkeypatch.setattr("edge_kp.modeldir.SHIPPED", tmp_path)
+    with pytest.raises(ModelError, match=r"model 'hand': .*shipped model \(face, skull\)"):
+        Detector("hand")
+    with Detector("skull") as detector:
+        assert detector.model_name == "tiny"

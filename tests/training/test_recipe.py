@@ -1,0 +1,234 @@
+"""From data set names to a run: what is held back, what is written, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from edge_kp.errors import DataError, ModelError
+from edge_kp.templates import TemplateBank
+from edge_kp.train import main
+from edge_kp.training import split as split_module
+from edge_kp.training.datasets import Dataset
+from edge_kp.training.loop import Place
+from edge_kp.training.recipe import Recipe, load_run, model_spec, train_cascade
+from edge_kp.training.split import training_samples
+
+TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
+
+
+def keys(samples: Any) -> set[str]:
+    return {s.key for s in samples}
+
+
+# ---- what is held back -------------------------------------------------------------------------------
+
+
+def test_about_a_twentieth_is_held_back_and_nothing_is_lost() -> None:
+    train, held = training_samples(("synthetic:3000",), (), 0.05)
+    assert len(train) + len(held) == 3000
+    assert not keys(train.samples) & keys(held)
+    assert 0.035 < len(held) / 3000 < 0.065
+
+
+def test_a_photo_stays_on_its_side_when_others_come() -> None:
+    few, held_few = training_samples(("synthetic:300",), (), 0.05)
+    many, held_many = training_samples(("synthetic:600", "synthetic:300,seed=5"), (), 0.05)
+    assert keys(held_few) <= keys(held_many)
+    assert keys(few.samples) <= keys(many.samples)
+
+
+@pytest.fixture
+def sides(monkeypatch: pytest.MonkeyPatch, kites: Any) -> Callable[[list[str]], tuple[list[str], list[str]]]:
+    """Names of photos → names to train on and names held back."""
+    (sample,) = kites(1)
+
+    def split(names: list[str]) -> tuple[list[str], list[str]]:
+        dataset = Dataset(kites.schema, tuple(replace(sample, key=name) for name in names), ("photos",))
+        monkeypatch.setattr(split_module, "load_dataset", lambda *_: dataset)
+        train, held = training_samples(("ibug:photos",), (), 0.05)
+        return [s.key for s in train.samples], [s.key for s in held]
+
+    return split
+
+
+def test_the_side_follows_from_the_name_on_every_machine(sides: Any) -> None:
+    """Recorded once: a release that moves photos between the sides would spoil every comparison."""
+    names = [f"helen/{i}.jpg" for i in range(100, 200)]
+    train, held = sides(names)
+    assert held == [f"helen/{i}.jpg" for i in (142, 147, 156, 199)]
+    again = sides(names[::-1])
+    assert (set(again[0]), set(again[1])) == (set(train), set(held))
+
+
+def test_numbered_photos_of_one_subject_stay_together(sides: Any) -> None:
+    names = [f"ytf/person{p}_{i}.jpg" for p in range(400) for i in range(1, 12)]
+    names += [f"ytf/person{p}_3.jpg#{face}" for p in range(400) for face in range(2)]
+    train, held = ({name.split("_")[0] for name in part} for part in sides(names))
+    assert not train & held
+    assert len(train | held) == 400
+    assert 5 < len(held) < 40
+
+
+def test_a_set_whose_photos_are_merely_numbered_can_be_trained_on(sides: Any) -> None:
+    """image_0001.png, image_0002.png, … are photos of many subjects, as in LFPW; some must be held back."""
+    train, held = sides([f"lfpw/image_{i:04d}.png" for i in range(800)])
+    assert 20 <= len(held) <= 80
+    assert len(train) + len(held) == 800
+
+
+def test_a_set_of_its_own_to_validate_on() -> None:
+    train, held = training_samples(("synthetic:50",), ("synthetic:20,seed=1",), 0.05)
+    assert len(train) == 50
+    assert keys(held) == {f"synthetic/seed1/{i}" for i in range(20)}
+
+
+def test_samples_that_cannot_be_aligned_are_left_out(monkeypatch: pytest.MonkeyPatch, kites: Any) -> None:
+    samples = kites(300)
+    samples[7].keypoints[2:] = np.nan
+    samples[8].keypoints[3:] = np.nan
+    dataset = Dataset(kites.schema, tuple(samples), ("kites",))
+    monkeypatch.setattr(split_module, "load_dataset", lambda *_: dataset)
+    train, held = training_samples(("ibug:kites",), (), 0.05)
+    assert keys(samples) - keys(train.samples) - keys(held) == {samples[7].key}
+
+
+def test_too_few_samples_say_what_to_do() -> None:
+    with pytest.raises(DataError, match=r"1 samples leave 0 to train and 1 to validate on; add photos or"):
+        training_samples(("synthetic:1",), (), 0.05)
+
+
+# ---- what is written -----------------------------------------------------------------------------------
+
+
+def test_a_run_is_written_whole(tiny_run: Path) -> None:
+    names = {p.relative_to(tiny_run).as_posix() for p in tiny_run.rglob("*") if p.is_file()}
+    assert {n for n in names if "tensorboard" not in n} == {
+        *("run.json", "templates.npz", "templates.png", "stage1_errors.npz", "check_crops.npz"),
+        *("evaluation.json", "stage1/last.pt", "stage1/best.pt", "stage1/log.csv"),
+        *("stage2/last.pt", "stage2/best.pt", "stage2/log.csv"),
+    }
+    assert sum("tensorboard/events" in n for n in names) == 2
+    assert cv2.imread(str(tiny_run / "templates.png")) is not None
+    with np.load(tiny_run / "stage1_errors.npz") as file:
+        errors = file["errors"]
+    assert errors.shape[0] >= 2000
+    assert errors.shape[1] == 4
+    assert np.isfinite(errors).all()
+    with np.load(tiny_run / "check_crops.npz") as file:
+        assert file["stage1"].shape[1:] == file["stage2"].shape[1:] == (48, 48, 3)
+        assert file["stage1"].dtype == np.uint8
+
+
+def test_a_run_is_read_back(tiny_run: Path) -> None:
+    recipe, bank, stage1, stage2 = load_run(tiny_run)
+    assert recipe == Recipe.read(tiny_run / "run.json")
+    assert (recipe.data, recipe.epochs, recipe.sizes, recipe.widths) == (
+        ("synthetic:300",),
+        (2, 2),
+        (48, 48),
+        (8, 8),
+    )
+    assert len(bank) == 8
+    assert stage1.correction is not None
+    assert stage2.correction is None
+    assert not stage1.training
+    for stage in (stage1, stage2):
+        np.testing.assert_array_equal(stage.bank.numpy(), bank.templates.reshape(8, -1))
+    result = json.loads((tiny_run / "evaluation.json").read_text())
+    assert set(result["summary"]) == {"stage1_prior", "stage1", "prior", "cascade"}
+    assert result["samples"] == len(
+        training_samples(recipe.data, recipe.validation, recipe.validation_share)[1]
+    )
+
+
+def test_recipes_survive_their_file(tmp_path: Path) -> None:
+    recipe = Recipe(data=("a", "b"), validation=("c",), scale=1.25, amp=False, sizes=(32, 64))
+    (tmp_path / "run.json").write_text(json.dumps(asdict(recipe)))
+    assert Recipe.read(tmp_path / "run.json") == recipe
+
+
+def test_the_model_spec_says_how_to_find_boxes(tiny_run: Path) -> None:
+    recipe, bank, *_ = load_run(tiny_run)
+    assert model_spec(recipe, bank, ("occlusion",), "x").locator == "image"  # no face
+    face = TemplateBank(replace(bank.schema, name="face12"), bank.templates, bank.mean_shape)
+    assert model_spec(recipe, face, (), "x").locator == "haar-face"
+    assert model_spec(replace(recipe, box_rule="image"), face, (), "x").locator == "image"
+    spec = model_spec(recipe, bank, ("occlusion",), "x")
+    assert (spec.sizes, spec.scale, spec.bank_digest) == ((48, 48), 1.6, bank.digest)
+
+
+# ---- going on, and refusals ------------------------------------------------------------------------------
+
+
+def test_the_same_command_finds_the_run_finished(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.read_bytes() for p in tiny_run.rglob("*.pt")}
+    assert main(["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tiny_run)]) == 0
+    assert {p: p.read_bytes() for p in before} == before
+    assert "validation NME" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change", [["--learning-rate", "1e-3"], ["--k", "9"], ["--seed", "1"], ["--data", "synthetic:5,seed=1"]]
+)
+def test_another_command_is_refused(
+    tiny_run: Path, capsys: pytest.CaptureFixture[str], change: list[str]
+) -> None:
+    before = (tiny_run / "run.json").read_bytes()
+    assert main(["--data", "synthetic:300", *TINY, "--out", str(tiny_run), *change]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error == [
+        f"error: {tiny_run}: holds a run of other settings; choose another --out or remove the folder"
+    ]
+    assert (tiny_run / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"data": ', "\xff"])
+def test_a_damaged_recipe_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ModelError, match=r"run\.json: not a training run"):
+        load_run(tmp_path)
+
+
+def test_a_folder_without_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="train one with"):
+        load_run(tmp_path / "nothing")
+
+
+def test_a_bank_of_other_points_is_refused(tmp_path: Path, kites: Any) -> None:
+    shapes = np.stack([s.keypoints for s in kites(4)])
+    TemplateBank(kites.schema, shapes / 96, shapes[0] / 96).save(tmp_path / "bank.npz")
+    recipe = Recipe(data=("synthetic:300",), templates=str(tmp_path / "bank.npz"), sizes=(48, 48))
+    with pytest.raises(ModelError, match="its keypoints are not those of the data"):
+        train_cascade(recipe, tmp_path / "run", Place(torch.device("cpu")), 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sizes", "50", "48"], "multiple of 16"),
+        (["--widths", "12", "8"], "multiple of 8"),
+        (["--k", "5000"], "5000 templates from"),
+        (["--batch", "4000"], "lower --batch"),
+        (["--scale", "-1"], "scale"),
+    ],
+)
+def test_settings_that_cannot_work_are_told_in_one_line_and_can_be_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """The folder is not taken by a command that never trained."""
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run"), *arguments]
+    assert main(command) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    if (tmp_path / "run" / "run.json").exists():
+        assert (tmp_path / "run" / "stage1" / "last.pt").exists(), "refused, and the folder is taken"
