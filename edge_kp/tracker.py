@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
+
 from edge_kp.detector import Detector, check_image
 from edge_kp.geometry import box_iou
 from edge_kp.types import Array, Detection
 
 SAME_OBJECT = 0.3  # IoU of a located box and a tracked one, above which they show the same object
 DOUBLE = 0.6  # IoU of two tracks, above which the younger one is dropped
+DRIFT = 0.03  # sides that a lost object may move in a frame
 
 
 @dataclass
@@ -109,14 +112,23 @@ class Tracker:
 
     def _with_id(self, found: Detection) -> Detection:
         """The id of a lost object that was last seen here, or a new one."""
-        back = max(self._lost, key=lambda lost: box_iou(lost.box, found.box), default=None)
-        if back is not None and box_iou(back.box, found.box) > 0.1:
+        back = min(self._lost, key=lambda lost: self._reach(lost, found.box), default=None)
+        if back is not None and self._reach(back, found.box) < 1:
             self._lost.remove(back)
             number = back.id
         else:
             number = self._next_id
             self._next_id += 1
         return Detection(number, found.box, found.score, found.keypoints, found.visibility, found.attributes)
+
+    def _reach(self, lost: _Lost, box: Array) -> float:
+        """How far a box lies from a lost object's last one, below 1 where it can be the same object.
+
+        An object may have moved on unseen: half its side at once, and ``DRIFT`` sides more each frame.
+        """
+        side = max(lost.box[2] - lost.box[0], lost.box[3] - lost.box[1], box[2] - box[0], box[3] - box[1])
+        moved = np.hypot(*((box[:2] + box[2:]) / 2 - (lost.box[:2] + lost.box[2:]) / 2)) / side
+        return float(moved / (0.5 + DRIFT * (self._frame - lost.frame)))
 
     def _remember_lost(self, before: list[Detection]) -> None:
         held = {o.id for o in self._objects}
