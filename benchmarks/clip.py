@@ -65,10 +65,12 @@ def against_motion(
         for i, row in enumerate(rows)
         if frames[i]
     }
+    if not any(i in back for i in clear):
+        return {"visible_frames_with_object_percent": 0.0}
     reference = np.median([back[i] for i in clear if i in back], axis=0)
     unit = np.linalg.norm(reference[schema_pair[0]] - reference[schema_pair[1]])
     error = {i: np.linalg.norm(points - reference, axis=1).mean() / unit for i, points in back.items()}
-    steps = [back[i] - back[i - 1] for i in clear if i in back and i - 1 in back]
+    steps = [back[i] - back[i - 1] for i in clear if i in back and i - 1 in clear and i - 1 in back]
     part = [i for i, row in enumerate(rows) if row["face_visible"] and row["cover"]]
     hidden = [i for i, row in enumerate(rows) if not row["face_visible"]]
 
@@ -87,7 +89,7 @@ def against_motion(
 def _run(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     frames, figures = track(args.source, args.model, args.threads)
-    if args.source == CLIP:
+    if args.source.samefile(CLIP):
         with Detector(args.model) as detector:
             pair = detector.schema.reference
         about = json.loads(CLIP.with_suffix(".json").read_text(encoding="utf-8"))

@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> None:
                 growth.append(evaluate(detector.cascade, hidden, "jitter"))
         rows = {}
         for output, errors in clean.errors.items():
-            before, after = (100 * float(np.mean(e)) for e in (errors, [g.errors[output] for g in growth]))
+            before, after = (100 * float(np.nanmean(e)) for e in (errors, [g.errors[output] for g in growth]))
             rows[output] = {
                 "nme": round(before, 3),
                 "nme_covered": round(after, 3),

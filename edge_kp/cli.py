@@ -1,4 +1,4 @@
-"""What every command line shares: ``-v``, one-line errors, exit codes."""
+"""What every command line shares: number types, ``-v``, one-line errors, exit codes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,39 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from edge_kp.errors import EdgeKpError
+
+MOST = 2**31 - 1
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number from 1 up."""
+    return _whole(text, 1)
+
+
+def natural(text: str) -> int:
+    """An argparse type: a whole number from 0 up."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+    return int(text)
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number from ``low`` to ``high``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"expected a number from {low:g} to {high:g}, got {text!r}")
+        return value
+
+    return parse
 
 
 def run_cli(
@@ -20,7 +53,7 @@ def run_cli(
     args = parser.parse_args(argv)
     try:
         body(args)
-    except EdgeKpError as error:
+    except (EdgeKpError, OSError) as error:  # a path that cannot be written or read is bad input, too
         if args.verbose:
             traceback.print_exc()
         lines = str(error).splitlines() or [type(error).__name__]

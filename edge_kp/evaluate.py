@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_kp.cli import run_cli
+from edge_kp.cli import natural, positive, run_cli
 from edge_kp.detector import Detector
 from edge_kp.errors import BackendError, DataError, ModelError
 from edge_kp.modeldir import find_model
@@ -32,20 +32,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
     add("--model", default="face68", help="shipped model or model folder (default face68)")
     add("--backend", default="auto", help="auto or onnxruntime")
-    add("--threads", type=int, help="CPU threads of the backend")
+    add("--threads", type=positive, help="CPU threads of the backend")
     add(
         "--boxes",
         choices=BOXES,
         default="jitter",
         help="of the labels, jittered ±10 %% (default) or located",
     )
-    add("--seed", type=int, default=0, help="of the jitter")
+    add("--seed", type=natural, default=0, help="of the jitter")
     add("--json", type=Path, metavar="FILE", help="write the figures and every sample's errors")
     add("--plots", type=Path, metavar="DIR", help="write the error curve and the worst cases as PNG")
     return parser
 
 
 def _run(args: argparse.Namespace) -> None:
+    for option, folder in (("--plots", args.plots), ("--json", args.json.parent if args.json else None)):
+        try:
+            if folder:
+                folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}; give another {option}") from error
     with Detector(args.model, backend=args.backend, threads=args.threads) as detector:
         schema = detector.schema
         data = load_dataset(args.data, schema)
@@ -72,7 +78,9 @@ def _run(args: argparse.Namespace) -> None:
         try:
             from edge_kp.training.plots import write_plots
         except ImportError as error:
-            raise BackendError(f"--plots needs {error.name}: pip install 'edge-kp[bench]'") from error
+            raise BackendError(
+                f"--plots needs {error.name}: pip install '.[bench]' in the project's folder"
+            ) from error
         for path in write_plots(evaluation, args.plots, title):
             print(f"wrote {path}")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edge_kp.cli import run_cli
 from edge_kp.errors import BackendError
+from edge_kp.modeldir import read_model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,9 +27,17 @@ def _run(args: argparse.Namespace) -> None:
     try:
         from edge_kp.training.exporting import export_run
     except ImportError as error:
-        raise BackendError(f"exporting needs {error.name}: pip install 'edge-kp[train]'") from error
+        raise BackendError(
+            f"exporting needs {error.name}: pip install '.[train]' in the project's folder"
+        ) from error
     card = {"terms": args.terms} if args.terms else {}
     print(export_run(args.run, args.out, card=card))
+    spec = read_model(args.out)
+    if spec.locator == "image" and spec.box_rule == "keypoints":
+        print(
+            "note: nothing finds this object in a frame yet: the whole frame is taken as its box. Give boxes"
+            " to Detector.detect, or train with --box image where the object fills the picture"
+        )
     print(f"wrote {args.out}; next: python -m edge_kp.run --camera 0 --model {args.out}")
 
 

@@ -173,7 +173,7 @@ def square_crop(box: Array, size: int, scale: float, angle: float = 0.0) -> Crop
     return Crop(np.column_stack([turn[:, :2], 0.5 - turn[:, :2] @ centre]), size)
 
 
-def aligned_crop(keypoints: Array, mean_shape: Array, size: int, weights: Array | None = None) -> Crop:
+def aligned_crop(keypoints: Array, mean_shape: Array, size: int) -> Crop:
     """The crop in which ``keypoints`` (N, 2, frame pixels) fall as near as they can on ``mean_shape``.
 
     Args:
@@ -182,4 +182,4 @@ def aligned_crop(keypoints: Array, mean_shape: Array, size: int, weights: Array 
     Raises:
         ValueError: the keypoints coincide.
     """
-    return Crop(estimate_similarity(keypoints, mean_shape, weights), size)
+    return Crop(estimate_similarity(keypoints, mean_shape), size)

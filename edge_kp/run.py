@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge_kp.cli import run_cli
+from edge_kp.cli import positive, run_cli
 from edge_kp.detector import Detector
 from edge_kp.errors import SinkError
 from edge_kp.live.pipeline import Pipeline, Worker
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend", default="auto", help="what runs the networks (default: the best there is)"
     )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads for the networks")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the networks")
     parser.add_argument(
         "--no-track", action="store_true", help="every picture on its own, for a folder of photos"
     )
@@ -50,14 +50,8 @@ def _parser() -> argparse.ArgumentParser:
                         " in (for a picture: out.png); an existing file is replaced")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="OUT.jsonl", help="write one line of JSON per frame;"
                         " an existing file is replaced")  # fmt: skip
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="end after N frames")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="end after N frames")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _index(text: str) -> int:

@@ -91,7 +91,7 @@ class Tracker:
         due = self._frame % self.locate_every == 0 and len(self._objects) < self.max_objects
         if due or not self._objects:
             self._objects += self._newcomers(image)
-            self._objects = self._without_doubles(self._objects)
+            self._objects.sort(key=lambda o: o.id)
         return list(self._objects)
 
     def _follow(self, image: Array, wanted: list[tuple[int, Array]]) -> list[Detection]:
@@ -107,7 +107,11 @@ class Tracker:
         self.last_timings["locate"] = time.perf_counter() - start
         new = [b for b in boxes if all(box_iou(b, o.box) < SAME_OBJECT for o in self._objects)]
         new = new[: self.max_objects - len(self._objects)]
-        found = self._follow(image, [(-1, box) for box in new])
+        found: list[Detection] = []
+        for candidate in self._follow(image, [(-1, box) for box in new]):
+            # A sloppy box can lead to an object that is followed already; it must not take an id.
+            if all(box_iou(candidate.box, other.box) < DOUBLE for other in [*self._objects, *found]):
+                found.append(candidate)
         return [self._with_id(detection) for detection in found]
 
     def _with_id(self, found: Detection) -> Detection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from edge_kp.cli import run_cli
+from edge_kp.cli import natural, number, positive, run_cli
 from edge_kp.errors import BackendError
 from edge_kp.modeldir import BOX_RULES
 
@@ -38,10 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.npz",
         help="bank of python -m edge_kp.templates (default: build)",
     )
-    model("--k", type=_positive, default=64, help="templates in the bank (default 64)")
+    model("--k", type=positive, default=64, help="templates in the bank (default 64)")
     model(
         "--sizes",
-        type=_positive,
+        type=positive,
         nargs=2,
         default=(112, 128),
         metavar=("S1", "S2"),
@@ -49,42 +50,46 @@ def _parser() -> argparse.ArgumentParser:
     )
     model(
         "--widths",
-        type=_positive,
+        type=positive,
         nargs=2,
         default=(24, 32),
         metavar=("W1", "W2"),
         help="channels at 1/4 scale",
     )
-    model("--scale", type=float, help="first crop in sides of the box (default 1.6; 1.1 for --box image)")
+    model(
+        "--scale",
+        type=number(0.6, 10),
+        help="first crop in sides of the box (default 1.6; 1.1 for --box image)",
+    )
     model("--no-bank", action="store_true", help="regress the prior without templates, for comparison")
     training = parser.add_argument_group("training").add_argument
     training(
-        "--epochs", type=_positive, nargs=2, default=(40, 60), metavar=("E1", "E2"), help="of both stages"
+        "--epochs", type=positive, nargs=2, default=(40, 60), metavar=("E1", "E2"), help="of both stages"
     )
-    training("--batch", type=_positive, default=64, help="samples a step, over all processes (default 64)")
+    training("--batch", type=positive, default=64, help="samples a step, over all processes (default 64)")
     training(
-        "--learning-rate", type=float, default=2e-3, help="peak of the one-cycle schedule (default 0.002)"
+        "--learning-rate",
+        type=number(1e-7, 1),
+        default=2e-3,
+        help="peak of the one-cycle schedule (default 0.002)",
     )
-    training("--patience", type=int, default=0, help="stop a stage after so many epochs without progress")
-    training("--turn", type=float, default=30.0, help="random turns up to so many degrees (default 30)")
-    training("--cover", type=float, default=0.5, help="share of samples with a random cover (default 0.5)")
-    training("--seed", type=int, default=0)
+    training("--patience", type=natural, default=0, help="stop a stage after so many epochs without progress")
+    training(
+        "--turn", type=number(0, 180), default=30.0, help="random turns up to so many degrees (default 30)"
+    )
+    training(
+        "--cover", type=number(0, 1), default=0.5, help="share of samples with a random cover (default 0.5)"
+    )
+    training("--seed", type=natural, default=0)
     training(
         "--amp",
         choices=("auto", "on", "off"),
         default="auto",
         help="bfloat16 (default: where hardware has it)",
     )
-    training("--workers", type=int, default=1, help="loader processes (default 1)")
+    training("--workers", type=natural, help="loader processes (default 1; 0 where they cannot share memory)")
     training("--device", choices=("auto", "cpu", "cuda"), default="auto")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text}")
-    return value
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -93,7 +98,9 @@ def _run(args: argparse.Namespace) -> None:
 
         from edge_kp.training.recipe import Recipe, train_cascade
     except ImportError as error:
-        raise BackendError(f"training needs {error.name}: pip install 'edge-kp[train]'") from error
+        raise BackendError(
+            f"training needs {error.name}: pip install '.[train]' in the project's folder"
+        ) from error
     from edge_kp.training.place import has_bfloat16, training_place
 
     cv2.setNumThreads(1)
@@ -120,9 +127,12 @@ def _run(args: argparse.Namespace) -> None:
         )
         if place.first:
             threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
-            number = "bfloat16" if amp else "float32"
-            print(f"training on {place.device}{threads}, {number}, {place.world} process(es)")
-        train_cascade(recipe, args.out, place, args.workers)
+            precision = "bfloat16" if amp else "float32"
+            print(f"training on {place.device}{threads}, {precision}, {place.world} process(es)")
+        workers = (
+            args.workers if args.workers is not None else int(multiprocessing.get_start_method() == "fork")
+        )
+        train_cascade(recipe, args.out, place, workers)
         if place.first:
             print(f"next: python -m edge_kp.export --run {args.out} --out models/{args.out.name}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_kp.cli import run_cli
+from edge_kp.cli import natural, positive, run_cli
 from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates import (
@@ -34,9 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", action="append", required=True, metavar="SPEC", help="data set, e.g. ibug:DIR; repeatable"
     )
-    parser.add_argument("--k", type=int, default=64, help="number of templates (default 64)")
+    parser.add_argument("--k", type=positive, default=64, help="number of templates (default 64)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the bank to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the clustering (default 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the clustering (default 0)")
     return parser
 
 

@@ -101,9 +101,9 @@ class CropDataset:
         negatives: share of augmented crops that show no object.
 
     An item is a dict of arrays: ``image`` uint8 (S, S, 3); ``keypoints`` (N, 2), crop coordinates, 0 where
-    unlabelled; ``labelled``, ``visible`` (N,); ``present`` (); ``alignment`` (2, 3) canonical → crop;
-    ``unit`` () reference distance in crop coordinates; ``attributes``, ``attribute_weight`` (A,); ``weight``
-    (). All float32 but the image.
+    unlabelled; ``labelled``, ``visible``, ``visible_known`` (N,); ``present`` (); ``alignment`` (2, 3)
+    canonical → crop; ``unit`` () reference distance in crop coordinates; ``attributes``,
+    ``attribute_weight`` (A,); ``weight`` (). All float32 but the image.
     """
 
     def __init__(
@@ -166,8 +166,10 @@ class CropDataset:
         image = crop.extract(region.image, border)
         points = crop.to_crop(keypoints)
         labelled = np.asarray(~np.isnan(points).any(1))
-        visible = np.where(np.isnan(visible), 1.0, visible)
         attributes = dict(region.attributes)
+        # Unknown visibility of an object that the data set calls occluded teaches nothing.
+        known = ~np.isnan(visible) | (attributes.get(OCCLUSION) != 1.0)
+        visible = np.where(np.isnan(visible), 1.0, visible)
         attributes.setdefault(OCCLUSION, float(np.mean(visible[labelled] < 0.5) >= OCCLUDED_SHARE))
         if augmentation:
             if rng.random() < augmentation.cover:
@@ -179,14 +181,15 @@ class CropDataset:
                     augmentation.cover_share,
                     texture.patch if texture.patch is not None and rng.random() < 0.5 else texture.image,
                 )
-                visible = np.where(under, 0.0, visible)
+                visible, known = np.where(under, 0.0, visible), known | under
                 if np.mean(under[labelled]) >= OCCLUDED_SHARE:
                     attributes[OCCLUSION] = 1.0
             image = random_colour(image, rng, augmentation.colour)
         attributes = {**self.shape_attributes(points), **attributes}
         mean = view.mean_shape.astype(np.float64)
         alignment = estimate_similarity(mean[labelled], points[labelled])
-        return self._item(image, points, labelled, visible, alignment, attributes, present=True)
+        item = self._item(image, points, labelled, visible, alignment, attributes, present=True)
+        return {**item, "visible_known": known.astype(np.float32)}
 
     def _negative(self, region: Region, rng: np.random.Generator) -> Item:
         """A crop that misses the object: background, or the object far off, or far too close."""
@@ -238,6 +241,7 @@ class CropDataset:
             "keypoints": np.where(labelled[:, None], points, 0).astype(np.float32),
             "labelled": labelled.astype(np.float32),
             "visible": visible.astype(np.float32),
+            "visible_known": labelled.astype(np.float32),
             "present": np.float32(present),
             "alignment": alignment.astype(np.float32),
             "unit": np.float32(unit),

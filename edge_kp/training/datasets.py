@@ -11,19 +11,16 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-
-from tqdm import tqdm
 
 from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.coco import read_coco
 from edge_kp.training.readers import read_ibug, read_wflw
-from edge_kp.training.samples import Reading, Sample, farthest_pair, label_problem, read_image
+from edge_kp.training.samples import Reading, Sample, farthest_pair, read_image
 from edge_kp.training.synthetic import read_synthetic
 
-__all__ = ["Dataset", "Sample", "Spec", "check_images", "load_dataset", "parse_spec", "read_image"]
+__all__ = ["Dataset", "Sample", "Spec", "load_dataset", "parse_spec", "read_image"]
 
 # kind: (form, fewest arguments, most arguments, options besides repeat and background)
 _KINDS: Mapping[str, tuple[str, int, int, tuple[str, ...]]] = {
@@ -196,34 +193,3 @@ def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -
     if wanted is None and first.measured_reference and len(readings) > 1:
         return replace(base, reference=farthest_pair([s.keypoints for r in readings for s in r.samples]))
     return base
-
-
-def check_images(dataset: Dataset, progress: bool = False) -> None:
-    """Decode every image once and look at its labels.
-
-    Raises:
-        DataError: with every missing, damaged or too small image, and every label far outside its image.
-    """
-    images: dict[object, list[Sample]] = {}
-    for sample in dataset.samples:
-        load = sample.load
-        source = (load.func, load.args) if isinstance(load, partial) else id(load)
-        images.setdefault(source, []).append(sample)
-    problems: list[str] = []
-    for samples in tqdm(images.values(), "checking images", disable=not progress, unit="image"):
-        try:
-            height, width = samples[0].load().shape[:2]
-        except DataError as error:
-            problems.extend(error.problems)
-            continue
-        for sample in samples:
-            stated = sample.image_size
-            if stated is not None and stated != (width, height):
-                problems.append(
-                    f"{sample.key}: the label file says {stated[0]}x{stated[1]}, "
-                    f"the image is {width}x{height}"
-                )
-            elif problem := label_problem(sample.keypoints, width, height):
-                problems.append(f"{sample.key}: {problem}")
-    if problems:
-        raise DataError(*problems)

@@ -95,7 +95,7 @@ def evaluate(
     scores = np.full(len(samples), np.nan)
     images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
     for i, sample in enumerate(images):
-        image = sample.load()
+        image = sample.read()
         box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed)
         if box is None:
             continue

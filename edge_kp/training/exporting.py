@@ -169,7 +169,7 @@ def _check_crops(run: Path) -> dict[str, Array]:
     try:
         with np.load(path) as file:
             return {name: file[name] for name in ("stage1", "stage2")}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{path}: no crops to check with ({error}); run the same python -m edge_kp.train again"
         ) from error

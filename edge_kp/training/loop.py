@@ -83,7 +83,7 @@ def train_stage(
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.AdamW(_decay_groups(net, loop.weight_decay), lr=loop.learning_rate)
     epoch, stale, best = 0, 0, math.inf
-    identity = _identity(net_config, templates, loop, train)
+    identity = _identity(net_config, templates, loop, train, validation)
     if (out / "last.pt").exists():
         saved = load_checkpoint(out / "last.pt")
         if saved["identity"] != identity:
@@ -133,7 +133,7 @@ def train_stage(
 
         figures = validate(average, validation, loop, place) if place.first else {}
         figures = _from_first(figures, place)
-        better = figures["nme"] < best
+        better = figures["nme"] < best or not (out / "best.pt").exists()
         epoch, stale, best = epoch + 1, 0 if better else stale + 1, figures["nme"] if better else best
         if log:
             losses = {name: float(value) / steps for name, value in sums.items()}
@@ -180,7 +180,7 @@ def validate(net: StageNet, data: CropDataset, loop: LoopConfig, place: Place) -
             output = net(normalise(batch["image"]))
         truth, seen = batch["keypoints"], batch["labelled"]
         unit = (truth[:, a] - truth[:, b]).norm(dim=-1)
-        unit = torch.where(seen[:, a] * seen[:, b] > 0, unit, batch["unit"])
+        unit = torch.where(seen[:, a] * seen[:, b] * unit > 0, unit, batch["unit"])
         for out, rows in ((output.keypoints, errors), (output.prior_keypoints, prior_errors)):
             distance = ((out - truth).norm(dim=-1) * seen).sum(1) / seen.sum(1)
             rows.append(100 * distance / unit)
@@ -224,7 +224,7 @@ def _one_thread(worker: int) -> None:
 
 
 def _decay_groups(net: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases, norms and embeddings do not."""
+    """Weights decay; biases and norms do not."""
     weights = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     return [{"params": weights, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
@@ -250,13 +250,18 @@ def _from_first(figures: dict[str, float], place: Place) -> dict[str, float]:
     return figures
 
 
-def _identity(net: NetworkConfig, templates: Array, loop: LoopConfig, data: CropDataset) -> str:
+def _identity(
+    net: NetworkConfig, templates: Array, loop: LoopConfig, data: CropDataset, validation: CropDataset
+) -> str:
     """Digest of all that decides the result; the worker count does not."""
     settings = {**asdict(loop), "workers": None, **asdict(net), "augmentation": asdict(data.augmentation)}  # type: ignore[arg-type]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(templates.tobytes())
     if data.view.errors is not None:
         digest.update(data.view.errors.tobytes())
-    for i in data.index.tolist():
-        digest.update(data.regions[i].key.encode())
+    digest.update(data.index.tobytes())
+    for region in [*data.regions, *validation.regions]:
+        digest.update(region.key.encode())
+        digest.update(region.keypoints.tobytes() + region.visible.tobytes())
+        digest.update(repr(sorted(region.attributes.items())).encode())
     return digest.hexdigest()

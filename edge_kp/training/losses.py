@@ -50,7 +50,7 @@ def attribute_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def visibility_loss(logits: Tensor, batch: Batch) -> Tensor:
-    weight = batch["labelled"] * batch["present"][:, None]
+    weight = batch["labelled"] * batch["visible_known"] * batch["present"][:, None]
     loss = F.binary_cross_entropy_with_logits(logits, batch["visible"], reduction="none")
     return (loss * weight).sum() / weight.sum().clamp(min=1)
 

@@ -203,7 +203,7 @@ class StageNet(nn.Module):
         sixteenth = self.sixteenth(eighth)
         context = F.relu(self.context(self.pool(self.top(sixteenth))))
         logits = self.mixture(context).float()
-        prior = torch.softmax(logits, 1) @ self.bank if self.config.bank else logits
+        prior = self.mix(torch.softmax(logits, 1)) if self.config.bank else logits
         prior = prior.view(-1, self.points, 2)
 
         coarse = F.interpolate(self.lateral_sixteenth(sixteenth), scale_factor=2.0)
@@ -223,6 +223,14 @@ class StageNet(nn.Module):
             self.attributes(context).float(),
             correction,
         )
+
+    def mix(self, mixture: Tensor) -> Tensor:
+        """(B, K) probabilities × templates → (B, 2N), in float32: bfloat16 would round to 1/256 of a crop."""
+        device = mixture.device.type
+        if not torch.is_autocast_enabled(device):
+            return mixture @ self.bank
+        with torch.autocast(device, enabled=False):
+            return mixture @ self.bank
 
     def read_points(self, local: Tensor, prior: Tensor, context: Tensor) -> Tensor:
         """Features (B, hidden, N) of every point, read around its prior keypoint."""

@@ -17,7 +17,9 @@ def has_bfloat16(device: torch.device) -> bool:
     """True where bfloat16 is computed in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # PyTorch has no public question for this; builds without oneDNN lack the operator.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
 
 
 @contextmanager

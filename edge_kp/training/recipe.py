@@ -16,6 +16,7 @@ import torch.distributed as dist
 from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import ModelSpec
+from edge_kp.schema import BUILT_IN
 from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
@@ -94,7 +95,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         ModelError: ``out`` holds a run of other settings.
     """
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
-    _check(recipe, train)
+    _check(recipe, train, place)
     _claim(recipe, out, place)
     schema = train.schema
     bank = _bank(recipe, train, out, place)
@@ -188,9 +189,7 @@ def model_spec(recipe: Recipe, bank: TemplateBank, attributes: tuple[str, ...], 
         sizes=recipe.sizes,
         scale=recipe.scale,
         box_rule=recipe.box_rule,
-        locator="haar-face"
-        if bank.schema.name.startswith("face") and recipe.box_rule != "image"
-        else "image",
+        locator="haar-face" if bank.schema.name in BUILT_IN and recipe.box_rule != "image" else "image",
         score_threshold=0.5,
         bank_digest=bank.digest,
     )
@@ -208,7 +207,7 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     return recipe, bank, stages[0], stages[1]
 
 
-def _check(recipe: Recipe, train: Dataset) -> None:
+def _check(recipe: Recipe, train: Dataset, place: Place) -> None:
     """Raises: ModelError: settings that would only fail once part of the work is done."""
     for stage in (0, 1):
         try:
@@ -217,11 +216,17 @@ def _check(recipe: Recipe, train: Dataset) -> None:
             raise ModelError(f"stage {stage + 1}: {error}") from error
     if not recipe.scale > 0.5:
         raise ModelError(f"--scale {recipe.scale}: expected more than 0.5 sides of the box, e.g. 1.6")
+    if recipe.batch % place.world or recipe.batch < 2 * place.world:
+        raise ModelError(
+            f"--batch {recipe.batch}: expected a multiple of the {place.world} process(es), two each at least"
+        )
     epoch = sum(s.repeat for s in train.samples)
     if recipe.batch > epoch:
         raise ModelError(
             f"{epoch} samples an epoch are fewer than one batch of {recipe.batch}; lower --batch"
         )
+    if recipe.templates and TemplateBank.load(recipe.templates).schema != train.schema:
+        raise ModelError(f"{recipe.templates}: its keypoints are not those of the data; build a bank of them")
     if not recipe.templates and recipe.k > len(train.samples):
         raise ModelError(f"--k: {recipe.k} templates from {len(train.samples)} samples; lower --k")
 
@@ -246,10 +251,6 @@ def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBa
         shapes = np.concatenate([np.repeat(s.keypoints[None], s.repeat, 0) for s in train.samples])
         if recipe.templates:
             bank = TemplateBank.load(recipe.templates)
-            if bank.schema != train.schema:
-                raise ModelError(
-                    f"{recipe.templates}: its keypoints are not those of the data; build a bank of them"
-                )
         else:
             bank = build_bank(train.schema, shapes, recipe.k, recipe.seed)
         nearest = nearest_template(bank, align_to_mean(bank, shapes))
@@ -257,7 +258,10 @@ def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBa
         cv2.imwrite(str(path.with_suffix(".png")), draw_bank(bank, shares))
         bank.save(path)
     _wait(place)
-    return TemplateBank.load(path)
+    bank = TemplateBank.load(path)
+    if bank.schema != train.schema:
+        raise ModelError(f"{path}: its keypoints are not those of the data; choose another --out")
+    return bank
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ def cut_region(sample: Sample, box_side: float, box_rule: str, shape_side: float
         box_side: the box needs to be this large, pixels.
         shape_side: so do the keypoints, where the box is not theirs.
     """
-    image = sample.load()
+    image = sample.read()
     height, width = image.shape[:2]
     box = sample_box(sample.keypoints, (width, height), box_rule)
     side = max(box[2] - box[0], box[3] - box[1])

@@ -48,6 +48,22 @@ class Sample:
         if self.visible.shape != (len(self.keypoints),):
             raise ValueError(f"visible: expected shape ({len(self.keypoints)},), got {self.visible.shape}")
 
+    def read(self) -> Array:
+        """The image, uint8 BGR (H, W, 3), after its size and the labels' place were checked.
+
+        Raises:
+            DataError: the image is missing or damaged, is not of the size that the labels were made for, or
+                a label lies far outside of it.
+        """
+        image = self.load()
+        height, width = image.shape[:2]
+        if self.image_size is not None and self.image_size != (width, height):
+            stated = f"{self.image_size[0]}x{self.image_size[1]}"
+            raise DataError(f"{self.key}: the label file says {stated}, the image is {width}x{height}")
+        if problem := label_problem(self.keypoints, width, height):
+            raise DataError(f"{self.key}: {problem}")
+        return image
+
     @property
     def box(self) -> Array:
         """(4,) float32 ``[x0, y0, x1, y1]`` around the labelled keypoints, frame pixels."""

@@ -23,6 +23,12 @@ def training_samples(
     if validation:
         other = load_dataset(validation, train.schema)
         held = list(other.samples)
+        both = {s.key for s in train.samples} & {s.key for s in held}
+        if both:
+            raise DataError(
+                f"{len(both)} samples stand in both --data and --validation, e.g. {min(both)};"
+                " validate on others"
+            )
         kept = list(train.samples)
     else:
         held_groups = held_back([s.key for s in train.samples], share)

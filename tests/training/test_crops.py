@@ -170,11 +170,22 @@ def test_form_of_an_item() -> None:
         shapes = {name: value.shape for name, value in item.items()}
         assert shapes == {
             **{"image": (96, 96, 3), "keypoints": (6, 2), "labelled": (6,), "visible": (6,), "present": ()},
+            "visible_known": (6,),
             **{"alignment": (2, 3), "unit": (), "attributes": (3,), "attribute_weight": (3,), "weight": ()},
         }
         for name, value in item.items():
             assert value.dtype == (np.uint8 if name == "image" else np.float32), name
             assert np.isfinite(value).all(), name
+
+
+def test_unknown_visibility_of_an_occluded_object_teaches_nothing() -> None:
+    unknown = np.full(6, np.nan, np.float32)
+    for occluded, expected in ((1.0, 0.0), (0.0, 1.0)):
+        hidden = sample(0, visible=unknown, attributes={"occlusion": occluded})
+        item = dataset(samples=[hidden], augmentation=None)[0]
+        assert (item["visible_known"] == expected).all()
+    told = sample(0, visible=np.zeros(6, np.float32), attributes={"occlusion": 1.0})
+    assert (dataset(samples=[told], augmentation=None)[0]["visible_known"] == 1).all()
 
 
 def test_unlabelled_points_stay_unlabelled() -> None:

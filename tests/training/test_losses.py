@@ -35,6 +35,7 @@ def batch(seed: int = 0) -> dict[str, torch.Tensor]:
         "keypoints": tensor(rng.uniform(0, 1, (B, N, 2))),
         "labelled": torch.ones(B, N),
         "visible": tensor(rng.integers(0, 2, (B, N))),
+        "visible_known": tensor(np.ones((B, N))),
         "present": torch.ones(B),
         "alignment": tensor(rng.uniform(-1, 1, (B, 2, 3))),
         "unit": tensor(rng.uniform(0.2, 0.6, B)),

@@ -281,3 +281,17 @@ def test_the_exported_form_takes_pixels_and_gives_probabilities() -> None:
     np.testing.assert_allclose(out["mixture"], power / power.sum(1, keepdims=True), atol=1e-6)
     for name in ("keypoints", "prior_keypoints"):
         np.testing.assert_array_equal(out[name], getattr(raw, name))
+
+
+def test_autocast_leaves_the_mixing_in_float32() -> None:
+    """bfloat16 holds 8 bits: keypoints would fall on a grid of 1/256 of the crop."""
+    net = StageNet(
+        NetworkConfig(32, 8, False, ("occlusion",)), np.random.default_rng(0).random((8, 5, 2), np.float32)
+    )
+    mixture = torch.softmax(torch.randn(3, 8), 1)
+    expected = mixture @ net.bank
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = net.mix(mixture)
+        prior = net.eval()(torch.randn(3, 3, 32, 32)).prior_keypoints
+    assert mixed.dtype == prior.dtype == torch.float32
+    assert torch.equal(mixed, expected)

@@ -159,7 +159,7 @@ def test_recipes_survive_their_file(tmp_path: Path) -> None:
 def test_the_model_spec_says_how_to_find_boxes(tiny_run: Path) -> None:
     recipe, bank, *_ = load_run(tiny_run)
     assert model_spec(recipe, bank, ("occlusion",), "x").locator == "image"  # no face
-    face = TemplateBank(replace(bank.schema, name="face12"), bank.templates, bank.mean_shape)
+    face = TemplateBank(replace(bank.schema, name="face68"), bank.templates, bank.mean_shape)
     assert model_spec(recipe, face, (), "x").locator == "haar-face"
     assert model_spec(replace(recipe, box_rule="image"), face, (), "x").locator == "image"
     spec = model_spec(recipe, bank, ("occlusion",), "x")
@@ -218,7 +218,6 @@ def test_a_bank_of_other_points_is_refused(tmp_path: Path, kites: Any) -> None:
         (["--widths", "12", "8"], "multiple of 8"),
         (["--k", "5000"], "5000 templates from"),
         (["--batch", "4000"], "lower --batch"),
-        (["--scale", "-1"], "scale"),
     ],
 )
 def test_settings_that_cannot_work_are_told_in_one_line_and_can_be_mended(
