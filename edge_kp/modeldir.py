@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_kp.errors import ModelError
+from edge_kp.files import replacing
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
@@ -117,9 +118,8 @@ def file_digest(path: Path) -> str:
 
 def write_model_json(folder: Path, spec: ModelSpec) -> None:
     """Write ``model.json`` beside its target, then rename."""
-    part = folder / "model.json.part"
-    part.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / "model.json")
+    with replacing(folder / "model.json") as part:
+        part.write_text(json.dumps(spec.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:

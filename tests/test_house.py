@@ -20,7 +20,7 @@ ANNEX = 5
 LIVE = 4
 # The longest name that fits decides; a new file needs a floor here.
 FLOORS = {
-    **dict.fromkeys(("errors", "types", "schema"), 0),
+    **dict.fromkeys(("errors", "files", "types", "schema"), 0),
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "overlay"), 1),
     **dict.fromkeys(("modeldir", "backends"), 2),

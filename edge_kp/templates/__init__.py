@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_kp.errors import DataError, ModelError
+from edge_kp.files import replacing
 from edge_kp.metrics import nme
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
@@ -59,16 +60,9 @@ class TemplateBank:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bank as ``.npz``; a reader never sees half a file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with partial.open("wb") as file:
-                schema = np.array(json.dumps(self.schema.to_json()))
-                np.savez(file, schema=schema, templates=self.templates, mean_shape=self.mean_shape)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        schema = np.array(json.dumps(self.schema.to_json()))
+        with replacing(Path(path)) as part, part.open("wb") as file:
+            np.savez(file, schema=schema, templates=self.templates, mean_shape=self.mean_shape)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TemplateBank:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from edge_kp.cli import natural, positive, run_cli
 from edge_kp.errors import DataError
+from edge_kp.files import replacing
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates import (
     align_to_mean,
@@ -75,9 +75,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _write_picture(path: Path, image: Array) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(cv2.imencode(".png", image)[1].tobytes())
-    os.replace(partial, path)
+    with replacing(path) as part:
+        part.write_bytes(cv2.imencode(".png", image)[1].tobytes())
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,15 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from edge_kp.errors import ModelError
+from edge_kp.files import replacing
 from edge_kp.training.network import NetworkConfig, StageNet
 from edge_kp.types import Array
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write beside the target, then rename: a kill leaves the old checkpoint whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(content, part)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -70,12 +68,10 @@ class Log:
 
     def write(self, epoch: int, figures: dict[str, float]) -> None:
         self.rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in figures.items()}})
-        part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
+        with replacing(self.path) as part, open(part, "w", newline="") as file:
             table = csv.DictWriter(file, list(self.rows[0]))
             table.writeheader()
             table.writerows(self.rows)
-        os.replace(part, self.path)
         for name, value in figures.items():
             self.board.add_scalar(name, value, epoch)
         tqdm.write(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch.distributed as dist
 
 from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
+from edge_kp.files import replacing
 from edge_kp.modeldir import ModelSpec
 from edge_kp.schema import BUILT_IN
 from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
@@ -165,16 +165,23 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         CropDataset(held_regions[:16], view, shape_attributes, attributes, flip, recipe.seed)
         for view in (view1, view2)
     )
-    np.savez(
-        out / CHECK_CROPS,
-        stage1=np.stack([first[i]["image"] for i in range(len(first))]),
-        stage2=np.stack([second[i]["image"] for i in range(len(second))]),
-    )
+    with replacing(out / CHECK_CROPS) as part:
+        np.savez(
+            part,
+            stage1=np.stack([first[i]["image"] for i in range(len(first))]),
+            stage2=np.stack([second[i]["image"] for i in range(len(second))]),
+        )
     spec = model_spec(recipe, bank, attributes, out.name)
     cascade = Cascade(spec, TorchBackend(stage1, place.device), TorchBackend(stage2, place.device))
     evaluation = evaluate(cascade, held, "jitter")
-    result = {"boxes": "jitter", "samples": len(held), "summary": evaluation.summary()}
-    (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = {
+        "boxes": "jitter",
+        "note": "held-back samples; they chose the checkpoint",
+        "samples": len(held),
+        "summary": evaluation.summary(),
+    }
+    with replacing(out / "evaluation.json") as part:
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(summary_table(evaluation.summary(), f"held-back samples: {len(held)}, jittered boxes"))
     return result
 
@@ -240,8 +247,8 @@ def _claim(recipe: Recipe, out: Path, place: Place) -> None:
                 f"{out}: holds a run of other settings; choose another --out or remove the folder"
             )
     elif place.first:
-        out.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(asdict(recipe), indent=1) + "\n")
+        with replacing(path) as part:
+            part.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
     _wait(place)
 
 
@@ -277,9 +284,8 @@ def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfi
                 for p, t in zip(keypoints, truth, strict=True)
             ]
         errors = np.clip(np.stack(rows), [-1.0, -0.5, -0.3, -0.3], [1.0, 0.5, 0.3, 0.3])
-        part = path.with_suffix(".part.npz")
-        np.savez(part, errors=errors)
-        os.replace(part, path)
+        with replacing(path) as part:
+            np.savez(part, errors=errors)
     _wait(place)
     errors = np.asarray(np.load(path)["errors"])
     if place.first:
@@ -295,9 +301,3 @@ def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfi
 def _wait(place: Place) -> None:
     if place.world > 1:
         dist.barrier()
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

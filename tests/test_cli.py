@@ -1,0 +1,76 @@
+"""Exit codes and one-line errors that every command shares."""
+
+import argparse
+
+import pytest
+
+from edge_kp import evaluate, export, run, train
+from edge_kp.cli import natural, number, positive, run_cli
+from edge_kp.errors import DataError
+from edge_kp.templates import __main__ as templates
+
+DATA = ["--data", "synthetic:4"]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments"),
+    [
+        (train.main, [*DATA, "--out", "x", "--batch", "0"]),
+        (train.main, [*DATA, "--out", "x", "--seed", "-1"]),
+        (train.main, [*DATA, "--out", "x", "--workers", "-1"]),
+        (train.main, [*DATA, "--out", "x", "--turn", "nan"]),
+        (train.main, [*DATA, "--out", "x", "--cover", "1.5"]),
+        (train.main, [*DATA, "--out", "x", "--learning-rate", "inf"]),
+        (train.main, [*DATA, "--out", "x", "--patience", "-1"]),
+        (train.main, [*DATA, "--out", "x", "--scale", "0"]),
+        (train.main, [*DATA]),
+        (templates.main, [*DATA, "--out", "x.npz", "--seed", "-1"]),
+        (templates.main, [*DATA, "--out", "x.npz", "--k", "0"]),
+        (evaluate.main, [*DATA, "--threads", "-1"]),
+        (evaluate.main, [*DATA, "--threads", "99999999999"]),
+        (export.main, ["--out", "x"]),
+        (run.main, ["--source", "x", "--max-frames", "0"]),
+    ],
+)
+def test_wrong_usage_exits_with_2(main, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"),
+    [
+        (DataError("a.jpg: broken", "b.jpg: missing"), ["error: a.jpg: broken", "error: b.jpg: missing"]),
+        (
+            NotADirectoryError(20, "Not a directory", "file/x"),
+            ["error: [Errno 20] Not a directory: 'file/x'"],
+        ),
+    ],
+)
+def test_bad_input_is_told_in_lines_of_its_own(error, lines, capsys):
+    def body(args: argparse.Namespace) -> None:
+        raise error
+
+    assert run_cli(body, argparse.ArgumentParser(), []) == 1
+    assert capsys.readouterr().err.splitlines() == lines
+    assert run_cli(body, argparse.ArgumentParser(), ["-v"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_of_our_own_is_not_hidden():
+    def body(args: argparse.Namespace) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_cli(body, argparse.ArgumentParser(), [])
+
+
+@pytest.mark.parametrize(("kind", "good"), [(positive, "1"), (natural, "0"), (number(0, 1), "1e-3")])
+def test_number_types(kind, good):
+    assert kind(good) == float(good)
+    for bad in ("-1", "x", "nan", "", "99999999999"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            kind(bad)
