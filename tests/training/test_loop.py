@@ -367,24 +367,50 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 # ---- two processes ---------------------------------------------------------------------------------------
 
 
-def test_two_processes_write_one_run(tmp_path: Path) -> None:
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    command += arguments
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+
+
+def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
+    """Each sees other samples, so their weights only agree when every step used both halves of the batch."""
+    code = f"""
+        import torch, torch.distributed as dist
+        from pathlib import Path
+        from torch.optim.optimizer import register_optimizer_step_post_hook
+        from edge_kp.training.loop import train_stage
+        from edge_kp.training.place import training_place
+        from test_loop import NETWORK, SHORT, synthetic_task
+        used = []
+        register_optimizer_step_post_hook(lambda optimizer, *_: used.append(optimizer))
+        with training_place("cpu") as place:
+            task = synthetic_task()
+            out = Path({str(tmp_path / "stage")!r})
+            train_stage(NETWORK, task.bank.templates, task.train, task.held, SHORT, out, place)
+            groups = used[-1].param_groups
+            weights = torch.cat([p.detach().flatten() for group in groups for p in group["params"]])
+            both = [torch.empty_like(weights) for _ in range(2)]
+            dist.all_gather(both, weights)
+            assert torch.equal(*both), (both[0] - both[1]).abs().max()
+    """
+    script = tmp_path / "two.py"
+    script.write_text(textwrap.dedent(code))
+    done = torchrun(str(script))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(rows(tmp_path / "stage")) == SHORT.epochs
+
+
+def test_two_processes_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(port),
-    ]
-    command += ["-m", "edge_kp.train", "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
+    command = ["-m", "edge_kp.train", "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
     command += ["--k", "8", "--sizes", "32", "48", "--widths", "8", "8", "--batch", "32", "--workers", "0"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    done = torchrun(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("held-back samples") == 1  # one process speaks for both
     assert "2 process(es)" in done.stdout
