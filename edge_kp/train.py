@@ -104,6 +104,10 @@ def _run(args: argparse.Namespace) -> None:
     from edge_kp.training.place import has_bfloat16, training_place
 
     cv2.setNumThreads(1)
+    workers = args.workers if args.workers is not None else int(multiprocessing.get_start_method() == "fork")
+    if "OMP_NUM_THREADS" not in os.environ:
+        # A loader without a core of its own holds up every thread at every barrier.
+        torch.set_num_threads(max(1, torch.get_num_threads() - workers))
     with training_place(args.device) as place:
         amp = args.amp == "on" or (args.amp == "auto" and has_bfloat16(place.device))
         recipe = Recipe(
@@ -129,9 +133,6 @@ def _run(args: argparse.Namespace) -> None:
             threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
             precision = "bfloat16" if amp else "float32"
             print(f"training on {place.device}{threads}, {precision}, {place.world} process(es)")
-        workers = (
-            args.workers if args.workers is not None else int(multiprocessing.get_start_method() == "fork")
-        )
         train_cascade(recipe, args.out, place, workers)
         if place.first:
             print(f"next: python -m edge_kp.export --run {args.out} --out models/{args.out.name}")
