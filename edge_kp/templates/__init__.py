@@ -15,10 +15,10 @@ from edge_kp.errors import DataError, ModelError
 from edge_kp.files import replacing
 from edge_kp.metrics import nme
 from edge_kp.schema import KeypointSchema
+from edge_kp.templates.clustering import CHUNK, kmeans, loneliness, principal_components
 from edge_kp.types import Array
 
 SHAPE_EXTENT = 0.66  # longer side of the mean shape's tight box in crop coordinates
-_CHUNK = 1024  # shapes handled at once where a table of shapes x shapes or shapes x templates is needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,21 +163,11 @@ def _fill(aligned: Array, known: Array, mean: Array) -> Array:
     for _ in range(20):
         flat = np.concatenate([aligned.real, aligned.imag], 1)
         middle = flat.mean(0)
-        basis = _principal_components(flat - middle, 0.95, 12)
+        basis = principal_components(flat - middle, 0.95, 12)
         guess = (flat - middle) @ basis @ basis.T + middle
         real, imag = np.split(guess, 2, axis=1)
         aligned = np.where(known, aligned, real + 1j * imag)
     return aligned
-
-
-def _principal_components(centred: Array, share: float, limit: int) -> Array:
-    """(D, R) orthonormal directions that hold ``share`` of the variance, at most ``limit``; fixed signs."""
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
-    rank = int(np.searchsorted(np.cumsum(values), share * values.sum())) + 1
-    vectors = vectors[:, : min(rank, limit)]
-    largest = np.abs(vectors).argmax(0)
-    return np.asarray(vectors * np.sign(vectors[largest, range(vectors.shape[1])]))
 
 
 def build_bank(schema: KeypointSchema, shapes: Array, k: int, seed: int = 0) -> TemplateBank:
@@ -217,71 +207,17 @@ def build_bank(schema: KeypointSchema, shapes: Array, k: int, seed: int = 0) -> 
 
     flat = aligned.reshape(len(aligned), -1)
     middle = flat.mean(0)
-    basis = _principal_components(flat - middle, 0.98, 24)
+    basis = principal_components(flat - middle, 0.98, 24)
     reduced = (flat - middle) @ basis
-    weights = _loneliness(reduced)
+    weights = loneliness(reduced)
     if np.count_nonzero(weights) < k:
         weights[:] = 1
     flat, reduced, weights = flat[weights > 0], reduced[weights > 0], weights[weights > 0]
-    labels = _kmeans(reduced, weights, k, np.random.default_rng(seed))
+    labels = kmeans(reduced, weights, k, np.random.default_rng(seed))
     member = (labels == np.arange(k)[:, None]) * weights
     templates = member @ flat / member.sum(1, keepdims=True)
     order = np.argsort((templates - middle) @ basis[:, 0])
     return TemplateBank(schema, templates[order].reshape(k, n, 2).astype(np.float32), mean.astype(np.float32))
-
-
-def _squared_distances(a: Array, b: Array) -> Array:
-    """(A, D), (B, D) → (A, B)."""
-    squares = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
-    return np.asarray(np.maximum(squares, 0))
-
-
-def _loneliness(points: Array, neighbour: int = 10) -> Array:
-    """(M,) weights: distance to the 10th neighbour over its median; 0 for a shape unlike any other.
-
-    Such a shape is a faulty label. It is known by a 10th neighbour farther off than shapes picked at random
-    are from each other (about 1.4 times the root mean square distance from the mean).
-    """
-    if len(points) <= 10 * neighbour:  # too few to tell
-        return np.ones(len(points))
-    rows = points.astype(np.float32)
-    squared = [
-        np.partition(_squared_distances(rows[i : i + _CHUNK], rows), neighbour, axis=1)[:, neighbour]
-        for i in range(0, len(rows), _CHUNK)
-    ]
-    distance = np.sqrt(np.concatenate(squared).astype(np.float64))
-    alone = distance > 1.5 * np.sqrt((points**2).sum(1).mean())
-    middle = np.median(distance)
-    return np.where(alone, 0, np.clip(distance / middle, 0.25, 4)) if middle > 0 else np.ones(len(points))
-
-
-def _kmeans(points: Array, weights: Array, k: int, rng: np.random.Generator) -> Array:
-    """(M,) cluster numbers; no cluster is empty."""
-    centres = np.empty((k, points.shape[1]))
-    nearest = np.ones(len(points))
-    for i in range(k):
-        chance = weights * nearest
-        if not chance.any():  # only copies of points already chosen are left
-            chance = weights
-        centres[i] = points[rng.choice(len(points), p=chance / chance.sum())]
-        distance = _squared_distances(points, centres[i : i + 1])[:, 0]
-        nearest = distance if i == 0 else np.minimum(nearest, distance)
-
-    labels = np.full(len(points), -1)
-    for _ in range(100):
-        distance = _squared_distances(points, centres)
-        new = distance.argmin(1)
-        nearest = distance[np.arange(len(points)), new]
-        for empty in np.setdiff1d(np.arange(k), new):  # takes the worst served point of a shared cluster
-            shared = np.bincount(new, minlength=k)[new] > 1
-            worst = np.where(shared, nearest, -1).argmax()
-            new[worst], nearest[worst] = empty, 0
-        if (new == labels).all():
-            break
-        labels = new
-        member = (labels == np.arange(k)[:, None]) * weights
-        centres = member @ points / member.sum(1, keepdims=True)
-    return labels
 
 
 def mixture_weights(bank: TemplateBank, aligned: Array, steps: int = 300) -> Array:
@@ -300,9 +236,9 @@ def mixture_weights(bank: TemplateBank, aligned: Array, steps: int = 300) -> Arr
     target = (aligned - bank.mean_shape).reshape(len(aligned), -1)
     step = 1 / max(float(np.linalg.eigvalsh(atoms @ atoms.T)[-1]), 1e-12)
     result = np.empty((len(target), len(atoms)))
-    for i in range(0, len(target), _CHUNK):
-        wanted = np.nan_to_num(target[i : i + _CHUNK])
-        known = ~np.isnan(target[i : i + _CHUNK])
+    for i in range(0, len(target), CHUNK):
+        wanted = np.nan_to_num(target[i : i + CHUNK])
+        known = ~np.isnan(target[i : i + CHUNK])
         p = look = np.full((len(wanted), len(atoms)), 1 / len(atoms))
         momentum = 1.0
         for _ in range(steps):
@@ -310,7 +246,7 @@ def mixture_weights(bank: TemplateBank, aligned: Array, steps: int = 300) -> Arr
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             look = new + (momentum - 1) / next_momentum * (new - p)
             p, momentum = new, next_momentum
-        result[i : i + _CHUNK] = p
+        result[i : i + CHUNK] = p
     return result
 
 
@@ -345,7 +281,7 @@ def align_to_mean(bank: TemplateBank, shapes: Array) -> Array:
 def nearest_template(bank: TemplateBank, aligned: Array) -> Array:
     """(M,) number of the template nearest to each aligned (M, N, 2) shape, by mean point distance."""
     result = np.zeros(len(aligned), np.int64)
-    chunk = max(1, _CHUNK // len(bank))
+    chunk = max(1, CHUNK // len(bank))
     for i in range(0, len(aligned), chunk):
         distance = np.linalg.norm(aligned[i : i + chunk, None] - bank.templates, axis=-1)
         result[i : i + chunk] = np.nansum(distance, axis=2).argmin(1)

@@ -33,14 +33,13 @@ TOLERANCE = {"keypoints": 2e-4, "prior_keypoints": 2e-4}
 OTHER_TOLERANCE = 2e-3
 
 
-def export_run(run: Path, out: Path, name: str | None = None, card: Mapping[str, Any] | None = None) -> str:
+def export_run(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> str:
     """Write the model directory of a finished run and return the table of the checks.
 
     The folder is written beside ``out`` and moved there when everything passed: a failed export leaves an
     older model as it is.
 
     Args:
-        name: name of the model; that of ``out`` when None.
         card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
 
     Raises:
@@ -52,7 +51,7 @@ def export_run(run: Path, out: Path, name: str | None = None, card: Mapping[str,
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         folder = Path(temporary)
-        spec = model_spec(recipe, bank, stage1.config.attributes, name or out.name)
+        spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
         for stage_name, stage in (("stage1", stage1), ("stage2", stage2)):
             path = folder / f"{stage_name}.fp32.onnx"
             plain = export_stage(stage, path, _contract(spec, stage_name))
