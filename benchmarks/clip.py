@@ -22,6 +22,7 @@ from edge_kp import Detection, Detector, Tracker
 from edge_kp.cli import run_cli
 from edge_kp.errors import SourceError
 from edge_kp.geometry import invert, transform_points
+from edge_kp.modeldir import find_model, read_model
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
 
@@ -90,8 +91,7 @@ def _run(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     frames, figures = track(args.source, args.model, args.threads)
     if args.source.samefile(CLIP):
-        with Detector(args.model) as detector:
-            pair = detector.schema.reference
+        pair = read_model(find_model(args.model)).schema.reference
         about = json.loads(CLIP.with_suffix(".json").read_text(encoding="utf-8"))
         figures.update(against_motion(frames, about, pair))
     for name, value in figures.items():

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_kp.backends import check_backend, open_backend
+from edge_kp.backends import open_backend
 from edge_kp.cascade import Cascade, CascadeResult
 from edge_kp.geometry import tight_box
 from edge_kp.locator import make_locator
@@ -45,7 +45,6 @@ class Detector:
     ) -> None:
         folder = find_model(model)
         self.spec = read_model(folder)
-        check_backend(backend)
         stages = [
             open_backend(
                 backend, checked_file(folder, self.spec, f"{name}.{precision}.onnx"), precision, threads

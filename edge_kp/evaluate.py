@@ -14,13 +14,12 @@ import numpy as np
 from edge_kp.cli import natural, positive, run_cli
 from edge_kp.detector import Detector
 from edge_kp.errors import BackendError, DataError, ModelError
+from edge_kp.files import replacing
 from edge_kp.modeldir import find_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.attributes import ShapeAttributes
-from edge_kp.training.datasets import load_dataset
+from edge_kp.training.datasets import DATA_HELP, load_dataset
 from edge_kp.training.evaluation import BOXES, Evaluation, attribute_groups, evaluate, figure, summary_table
-
-DATA_HELP = "ibug:DIR, coco:FILE.json[,IMAGES], wflw:LIST,IMAGES or synthetic:N; repeatable"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,13 +52,7 @@ def _run(args: argparse.Namespace) -> None:
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}; give another {option}") from error
     with Detector(args.model, backend=args.backend, threads=args.threads) as detector:
-        schema = detector.schema
-        data = load_dataset(args.data, schema)
-        if len(data.schema) != len(schema):
-            raise DataError(
-                f"the data has {len(data.schema)} keypoints, model {detector.model_name} {len(schema)};"
-                " evaluate on data of the same schema"
-            )
+        data = load_dataset(args.data, detector.schema)
         evaluation = evaluate(detector.cascade, data.samples, args.boxes, detector.locator, args.seed)
         labels = _labels(evaluation, find_model(args.model))
     title = f"{detector.model_name} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
@@ -108,8 +101,8 @@ def _write_json(path: Path, evaluation: Evaluation, groups: dict[str, Any], titl
         },
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); give another --json") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,9 +76,8 @@ class Tracker:
             ValueError: an image of another form.
         """
         check_image(image)
-        if (
-            image.shape != self._shape
-        ):  # another photo or a camera that changed its mode: nothing carries over
+        if image.shape != self._shape:
+            # Another photo, or a camera that changed its mode: nothing carries over.
             self._shape, self._objects, self._lost = image.shape, [], []
         self._frame += 1
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
@@ -86,7 +86,7 @@ class Tracker:
             return list(self._objects)
         self._lost = [lost for lost in self._lost if self._frame - lost.frame <= self.remember]
         before = self._objects
-        self._objects = self._without_doubles(self._follow(image, [(o.id, o.box) for o in before]))
+        self._objects = _distinct(self._follow(image, [(o.id, o.box) for o in before]))
         self._remember_lost(before)
         due = self._frame % self.locate_every == 0 and len(self._objects) < self.max_objects
         if due or not self._objects:
@@ -107,11 +107,8 @@ class Tracker:
         self.last_timings["locate"] = time.perf_counter() - start
         new = [b for b in boxes if all(box_iou(b, o.box) < SAME_OBJECT for o in self._objects)]
         new = new[: self.max_objects - len(self._objects)]
-        found: list[Detection] = []
-        for candidate in self._follow(image, [(-1, box) for box in new]):
-            # A sloppy box can lead to an object that is followed already; it must not take an id.
-            if all(box_iou(candidate.box, other.box) < DOUBLE for other in [*self._objects, *found]):
-                found.append(candidate)
+        # A sloppy box can lead to an object that is followed already; it must not take an id.
+        found = _distinct(self._follow(image, [(-1, box) for box in new]), self._objects)
         return [self._with_id(detection) for detection in found]
 
     def _with_id(self, found: Detection) -> Detection:
@@ -138,9 +135,11 @@ class Tracker:
         held = {o.id for o in self._objects}
         self._lost += [_Lost(o.id, o.box, self._frame) for o in before if o.id not in held]
 
-    def _without_doubles(self, objects: list[Detection]) -> list[Detection]:
-        kept: list[Detection] = []
-        for candidate in sorted(objects, key=lambda o: o.id):
-            if all(box_iou(candidate.box, other.box) < DOUBLE for other in kept):
-                kept.append(candidate)
-        return kept
+
+def _distinct(candidates: Iterable[Detection], others: Sequence[Detection] = ()) -> list[Detection]:
+    """The candidates that show neither one of ``others`` nor an earlier candidate."""
+    kept: list[Detection] = []
+    for candidate in candidates:
+        if all(box_iou(candidate.box, other.box) < DOUBLE for other in (*others, *kept)):
+            kept.append(candidate)
+    return kept

@@ -15,12 +15,10 @@ from edge_kp.cli import natural, number, positive, run_cli
 from edge_kp.errors import BackendError
 from edge_kp.modeldir import BOX_RULES
 
-DATA_HELP = (
-    "ibug:DIR, coco:FILE.json[,IMAGES], wflw:LIST,IMAGES or synthetic:N; options ,repeat=3 ,background=no"
-)
-
 
 def _parser() -> argparse.ArgumentParser:
+    from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
+
     parser = argparse.ArgumentParser(
         "python -m edge_kp.train",
         description="Train both stages. The same command again goes on where an interrupted run stands.",

@@ -23,6 +23,20 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.fixture(scope="session")
+def frames() -> list[Array]:
+    """Every frame of the shipped clip; not to be written to."""
+    clip = cv2.VideoCapture(str(Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"))
+    assert clip.isOpened()
+    images = []
+    while True:
+        more, image = clip.read()
+        if not more:
+            return images
+        image.flags.writeable = False
+        images.append(image)
+
+
 class Kites:
     """Samples of a kite with a disc of its own colour at every keypoint: an easy thing to learn."""
 

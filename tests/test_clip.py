@@ -21,18 +21,6 @@ def truth():
 
 
 @pytest.fixture(scope="module")
-def frames():
-    clip = cv2.VideoCapture(str(ASSETS / "astronaut.mp4"))
-    assert clip.isOpened()
-    images = []
-    while True:
-        read, image = clip.read()
-        if not read:
-            return images
-        images.append(image)
-
-
-@pytest.fixture(scope="module")
 def photo():
     data = pytest.importorskip("skimage.data")
     return np.ascontiguousarray(data.astronaut()[..., ::-1])

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -13,16 +12,6 @@ from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
 ROWS = json.loads(CLIP.with_suffix(".json").read_text())["frames"]
-
-
-@pytest.fixture(scope="module")
-def frames():
-    video, images = cv2.VideoCapture(str(CLIP)), []
-    while True:
-        more, image = video.read()
-        if not more:
-            return images
-        images.append(image)
 
 
 @pytest.fixture(scope="module")

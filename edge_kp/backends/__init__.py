@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 from edge_kp.backends.base import Backend
@@ -11,28 +10,16 @@ from edge_kp.errors import BackendError
 BACKENDS = ("auto", "onnxruntime")
 
 
-def check_backend(name: str) -> str:
-    """The backend that ``name`` stands for: ``auto`` is ONNX Runtime.
-
-    Raises:
-        BackendError: no such backend.
-    """
-    if name not in BACKENDS:
-        raise BackendError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
-    return "onnxruntime" if name == "auto" else name
-
-
 def open_backend(name: str, path: Path, precision: str, threads: int | None) -> Backend:
-    """Load an ONNX file.
+    """Load an ONNX file; ``auto`` is ONNX Runtime.
 
     Raises:
         BackendError: no such backend, its library is missing, or it cannot load the file.
     """
-    module = check_backend(name)
+    if name not in BACKENDS:
+        raise BackendError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
     try:
-        import_module("onnxruntime")
+        from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
     except ImportError as error:
-        raise BackendError(f"backend {module}: {error}; pip install onnxruntime") from error
-    from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
-
+        raise BackendError(f"backend onnxruntime: {error}; pip install onnxruntime") from error
     return OnnxRuntimeBackend(path, precision, threads)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from edge_kp.live.channel import Channel
 from edge_kp.live.source import Frame, Source
@@ -23,7 +23,6 @@ from edge_kp.types import Array, Detection
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 SINK_QUEUE = 8
 _SINK_THREAD = "edge_kp sink "

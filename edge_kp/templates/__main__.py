@@ -20,7 +20,7 @@ from edge_kp.templates import (
     reconstruction_error,
 )
 from edge_kp.templates.picture import draw_bank, draw_mean_shape
-from edge_kp.training.datasets import load_dataset
+from edge_kp.training.datasets import DATA_HELP, load_dataset
 from edge_kp.types import Array
 
 _WORTH = 0.10  # a doubling of k that gains less is not worth its templates
@@ -31,9 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m edge_kp.templates",
         description="Build a template bank from labelled data; writes the bank and two pictures of it.",
     )
-    parser.add_argument(
-        "--data", action="append", required=True, metavar="SPEC", help="data set, e.g. ibug:DIR; repeatable"
-    )
+    parser.add_argument("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
     parser.add_argument("--k", type=positive, default=64, help="number of templates (default 64)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the bank to write")
     parser.add_argument("--seed", type=natural, default=0, help="of the clustering (default 0)")

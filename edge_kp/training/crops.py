@@ -188,8 +188,7 @@ class CropDataset:
         attributes = {**self.shape_attributes(points), **attributes}
         mean = view.mean_shape.astype(np.float64)
         alignment = estimate_similarity(mean[labelled], points[labelled])
-        item = self._item(image, points, labelled, visible, alignment, attributes, present=True)
-        return {**item, "visible_known": known.astype(np.float32)}
+        return self._item(image, points, labelled, visible, known, alignment, attributes, present=True)
 
     def _negative(self, region: Region, rng: np.random.Generator) -> Item:
         """A crop that misses the object: background, or the object far off, or far too close."""
@@ -218,7 +217,7 @@ class CropDataset:
         mean = view.mean_shape.astype(np.float64)
         nothing = np.zeros(len(mean), bool)
         return self._item(
-            image, mean, nothing, np.zeros(len(mean)), about_middle(0, 1, np.zeros(2)), {}, False
+            image, mean, nothing, nothing, nothing, about_middle(0, 1, np.zeros(2)), {}, present=False
         )
 
     def _item(
@@ -227,6 +226,7 @@ class CropDataset:
         points: Array,
         labelled: Array,
         visible: Array,
+        visible_known: Array,
         alignment: Array,
         attributes: Mapping[str, float],
         present: bool,
@@ -241,7 +241,7 @@ class CropDataset:
             "keypoints": np.where(labelled[:, None], points, 0).astype(np.float32),
             "labelled": labelled.astype(np.float32),
             "visible": visible.astype(np.float32),
-            "visible_known": labelled.astype(np.float32),
+            "visible_known": visible_known.astype(np.float32),
             "present": np.float32(present),
             "alignment": alignment.astype(np.float32),
             "unit": np.float32(unit),

@@ -29,6 +29,7 @@ _KINDS: Mapping[str, tuple[str, int, int, tuple[str, ...]]] = {
     "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2, ()),
     "synthetic": ("synthetic:N", 1, 1, ("seed",)),
 }
+DATA_HELP = f"{', '.join(form for form, *_ in _KINDS.values())}; options ,repeat=3 ,background=no; repeatable"
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ class Evaluation:
             was not located, NaN where a reference point is not labelled.
         radial: output name → (M,) mean distance in pixels of the image.
         keypoints: (M, N, 2) result of the cascade, frame pixels; NaN where not located.
-        keys: names of the samples.
         attributes: (M, A) probabilities of the cascade.
+        scores: (M,) score of the cascade; NaN where not located.
         missed: how many objects were not located.
     """
 

@@ -21,10 +21,11 @@ from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_b
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
 from edge_kp.training.augment import Augmentation
+from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.evaluation import evaluate, summary_table
-from edge_kp.training.loop import LoopConfig, Place, batch_loader, load_stage, train_stage
+from edge_kp.training.loop import LoopConfig, Place, batch_loader, train_stage
 from edge_kp.training.network import NetworkConfig, StageNet, normalise
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
 from edge_kp.training.split import training_samples
@@ -108,12 +109,12 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         for samples in (train.samples, held)
     )
     counts = [s.repeat for s in train.samples]
-    flip = schema.flip_index if schema.can_flip else None
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
+    labels = (shape_attributes, attributes, schema.flip_index if schema.can_flip else None)
 
     def crops(view: StageView) -> tuple[CropDataset, CropDataset]:
         """Training and validation crops of a stage."""
-        common = (view, shape_attributes, attributes, flip, recipe.seed)
+        common = (view, *labels, recipe.seed)
         measured = CropDataset(regions, *common, augmentation, counts=counts)
         weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
         if place.first:
@@ -145,9 +146,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         CropDataset(
             held_regions,
             view1,
-            shape_attributes,
-            attributes,
-            flip,
+            *labels,
             recipe.seed + 1,
             augmentation,
             counts=-(-2000 // len(held_regions)),
@@ -161,10 +160,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     stage2 = train_stage(network(1), bank.templates, *crops(view2), loop(1), out / "stage2", place)
     if not place.first:
         return {}
-    first, second = (
-        CropDataset(held_regions[:16], view, shape_attributes, attributes, flip, recipe.seed)
-        for view in (view1, view2)
-    )
+    first, second = (CropDataset(held_regions[:16], view, *labels, recipe.seed) for view in (view1, view2))
     with replacing(out / CHECK_CROPS) as part:
         np.savez(
             part,
@@ -173,16 +169,16 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         )
     spec = model_spec(recipe, bank, attributes, out.name)
     cascade = Cascade(spec, TorchBackend(stage1, place.device), TorchBackend(stage2, place.device))
-    evaluation = evaluate(cascade, held, "jitter")
+    summary = evaluate(cascade, held, "jitter").summary()
     result = {
         "boxes": "jitter",
         "note": "held-back samples; they chose the checkpoint",
         "samples": len(held),
-        "summary": evaluation.summary(),
+        "summary": summary,
     }
     with replacing(out / "evaluation.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(summary_table(evaluation.summary(), f"held-back samples: {len(held)}, jittered boxes"))
+    print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
     return result
 
 
