@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ import numpy as np
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
-from edge_kp.geometry import Crop, aligned_crop, square_crop
+from edge_kp.geometry import Crop, ShapeAlignment, square_crop
 from edge_kp.modeldir import ModelSpec
 from edge_kp.types import Array
+
+IN_PLANE = "rotation_in_plane"
+IN_PLANE_LIMIT = math.radians(15)  # turn from which an object has that attribute
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +26,15 @@ class CascadeResult:
     Attributes:
         keypoints: (M, N, 2) result of stage 2.
         prior_keypoints: (M, N, 2) template mixture of stage 2.
-        stage1_keypoints, stage1_prior_keypoints: (M, N, 2) the same of stage 1.
-        score: (M,) probability that the object is there: the lower of both stages.
+        stage1_keypoints, stage1_prior_keypoints: (M, N, 2) the same of stage 1; where stage 1 was left out,
+            the keypoints that stage 2 started from.
+        score: (M,) probability that the object is there: the lowest of the stages that ran.
         visibility: (M, N) of stage 2.
-        attributes: (M, A) of stage 2 (rotation in the plane is that seen by stage 1).
+        attributes: (M, A) of stage 2, but the rotation in the plane, which the aligned crop takes away: that
+            one is read off the keypoints.
+        crops: (M, S, S, 3) uint8, the aligned crops that stage 2 saw.
+        transforms: (M, 2, 3) frame pixels → coordinates of those crops.
+        wanted: (M, 2, 3) the transforms that ``keypoints`` would have asked for.
         seconds: time of ``stage1`` and ``stage2``, crops included.
     """
 
@@ -36,6 +45,9 @@ class CascadeResult:
     score: Array
     visibility: Array
     attributes: Array
+    crops: Array
+    transforms: Array
+    wanted: Array
     seconds: dict[str, float]
 
 
@@ -46,12 +58,13 @@ class Cascade:
         self.spec = spec
         self.stage1 = stage1
         self.stage2 = stage2
-        self._mean_shape = spec.mean_shape.astype(np.float64)
-        # The aligned crop of stage 2 is upright by construction: only stage 1 sees the turn of the object.
-        self._from_stage1 = [i for i, name in enumerate(spec.attributes) if name == "rotation_in_plane"]
+        self.mean_shape = spec.mean_shape.astype(np.float64)
+        self.alignment = ShapeAlignment(self.mean_shape)
+        self._in_plane = [i for i, name in enumerate(spec.attributes) if name == IN_PLANE]
 
     def __call__(self, image: Array, boxes: Sequence[Array] | Array) -> CascadeResult:
-        """
+        """Both stages.
+
         Args:
             image: uint8 BGR (H, W, 3).
             boxes: M boxes ``[x0, y0, x1, y1]``, tight around the object's keypoints, frame pixels.
@@ -59,31 +72,56 @@ class Cascade:
         Raises:
             ValueError: an empty or non-finite box.
         """
-        start = time.perf_counter()
-        size1, size2 = self.spec.sizes
-        first_crops = [square_crop(box, size1, self.spec.scale) for box in boxes]
-        if not first_crops:
+        if not len(boxes):
             return self._nothing()
-        first = _run(self.stage1, image, first_crops)
-        first_keypoints = _to_frame(first_crops, first["keypoints"])
-        middle = time.perf_counter()
-        second_crops = [aligned_crop(points, self._mean_shape, size2) for points in first_keypoints]
-        second = _run(self.stage2, image, second_crops)
+        start = time.perf_counter()
+        crops = [square_crop(box, self.spec.sizes[0], self.spec.scale) for box in boxes]
+        first = _run(self.stage1, np.stack([crop.extract(image) for crop in crops]))
+        keypoints, prior = (_to_frame(crops, first[name]) for name in ("keypoints", "prior_keypoints"))
+        return self._second(image, keypoints, prior, first["score"], start, time.perf_counter())
+
+    def refine(self, image: Array, keypoints: Sequence[Array] | Array) -> CascadeResult:
+        """Stage 2 alone, from keypoints that are nearly right, such as those of the frame before.
+
+        Args:
+            keypoints: M times (N, 2), frame pixels.
+
+        Raises:
+            ValueError: the keypoints of an object coincide.
+        """
+        if not len(keypoints):
+            return self._nothing()
+        start = time.perf_counter()
+        points = np.stack([np.asarray(p) for p in keypoints])
+        return self._second(image, points, points, np.ones(len(points), np.float32), start, start)
+
+    def _second(
+        self, image: Array, keypoints: Array, prior: Array, score: Array, start: float, middle: float
+    ) -> CascadeResult:
+        crops = [Crop(self.alignment.to_shape(points), self.spec.sizes[1]) for points in keypoints]
+        pictures = np.stack([crop.extract(image) for crop in crops])
+        second = _run(self.stage2, pictures)
+        found = _to_frame(crops, second["keypoints"])
+        wanted = np.stack([self.alignment.to_shape(points) for points in found])
         attributes = second["attributes"].copy()
-        attributes[:, self._from_stage1] = first["attributes"][:, self._from_stage1]
+        for i in self._in_plane:
+            attributes[:, i] = [_turned(matrix) for matrix in wanted]
         return CascadeResult(
-            keypoints=_to_frame(second_crops, second["keypoints"]),
-            prior_keypoints=_to_frame(second_crops, second["prior_keypoints"]),
-            stage1_keypoints=first_keypoints,
-            stage1_prior_keypoints=_to_frame(first_crops, first["prior_keypoints"]),
-            score=np.minimum(first["score"], second["score"]),
+            keypoints=found,
+            prior_keypoints=_to_frame(crops, second["prior_keypoints"]),
+            stage1_keypoints=keypoints,
+            stage1_prior_keypoints=prior,
+            score=np.minimum(score, second["score"]),
             visibility=second["visibility"],
             attributes=attributes,
+            crops=pictures,
+            transforms=np.stack([crop.matrix for crop in crops]),
+            wanted=wanted,
             seconds={"stage1": middle - start, "stage2": time.perf_counter() - middle},
         )
 
     def _nothing(self) -> CascadeResult:
-        n = len(self.spec.schema)
+        n, size = len(self.spec.schema), self.spec.sizes[1]
         points = np.zeros((0, n, 2), np.float32)
         return CascadeResult(
             points,
@@ -93,6 +131,9 @@ class Cascade:
             np.zeros(0, np.float32),
             np.zeros((0, n), np.float32),
             np.zeros((0, len(self.spec.attributes)), np.float32),
+            np.zeros((0, size, size, 3), np.uint8),
+            np.zeros((0, 2, 3)),
+            np.zeros((0, 2, 3)),
             {"stage1": 0.0, "stage2": 0.0},
         )
 
@@ -101,8 +142,14 @@ class Cascade:
         self.stage2.close()
 
 
-def _run(backend: Backend, image: Array, crops: Sequence[Crop]) -> dict[str, Array]:
-    out = backend.run(np.stack([crop.extract(image) for crop in crops]))
+def _turned(to_shape: Array) -> float:
+    """1 for an object turned in the plane beyond the limit, 0 for others, a slope of some degrees between."""
+    a, b = to_shape[:, 0].tolist()
+    return 1 / (1 + math.exp((IN_PLANE_LIMIT - abs(math.atan2(b, a))) / math.radians(2)))
+
+
+def _run(backend: Backend, pictures: Array) -> dict[str, Array]:
+    out = backend.run(pictures)
     if not (np.isfinite(out["keypoints"]).all() and np.isfinite(out["score"]).all()):
         raise BackendError(f"{backend.name} gave values that are not finite; export the model again")
     return out

@@ -10,11 +10,13 @@ from types import TracebackType
 import numpy as np
 
 from edge_kp.backends import open_backend
+from edge_kp.backends.base import Backend
 from edge_kp.cascade import Cascade, CascadeResult
 from edge_kp.geometry import tight_box
-from edge_kp.locator import make_locator
+from edge_kp.locator import ImageLocator, Locator, NetworkLocator
 from edge_kp.modeldir import checked_file, find_model, read_model
-from edge_kp.types import Array, Detection
+from edge_kp.pose import pose_model
+from edge_kp.types import Array, Detection, HeadPose
 
 
 class Detector:
@@ -45,15 +47,20 @@ class Detector:
     ) -> None:
         folder = find_model(model)
         self.spec = read_model(folder)
-        stages = [
-            open_backend(
-                backend, checked_file(folder, self.spec, f"{name}.{precision}.onnx"), precision, threads
-            )
-            for name in ("stage1", "stage2")
-        ]
+
+        def network(name: str) -> Backend:
+            path = checked_file(folder, self.spec, f"{name}.{precision}.onnx")
+            return open_backend(backend, path, precision, threads)
+
+        stages = [network("stage1"), network("stage2")]
         self.cascade = Cascade(self.spec, stages[0], stages[1])
-        self.locator = make_locator(self.spec.locator)
+        self.locator: Locator = ImageLocator()
+        if self.spec.locator == "network":
+            self.locator = NetworkLocator(
+                network("locator"), self.spec.locator_size, self.spec.locator_threshold
+            )
         self.schema = self.spec.schema
+        self._pose = pose_model(self.schema)
         self.model_name = self.spec.name
         self.backend_name = stages[0].name
         self.device = stages[0].device
@@ -88,19 +95,37 @@ class Detector:
         """Which results of a cascade reach the score threshold."""
         return [i for i, score in enumerate(result.score) if score >= self.spec.score_threshold]
 
-    def detection(self, result: CascadeResult, i: int, number: int) -> Detection:
-        """Result ``i`` of a cascade as the object ``number``."""
+    def detection(
+        self, result: CascadeResult, i: int, number: int, keypoints: Array | None = None
+    ) -> Detection:
+        """Result ``i`` of a cascade as the object ``number``.
+
+        Args:
+            keypoints: (N, 2) float32 to tell instead of the result's own, such as steadied ones.
+        """
+        points = result.keypoints[i] if keypoints is None else keypoints
         return Detection(
             id=number,
-            box=tight_box(result.keypoints[i]),
+            box=tight_box(points),
             score=float(result.score[i]),
-            keypoints=result.keypoints[i],
+            keypoints=points,
             visibility=result.visibility[i],
             attributes=dict(zip(self.spec.attributes, result.attributes[i].tolist(), strict=True)),
+            pose=self._head_pose(points, result.visibility[i]),
         )
+
+    def _head_pose(self, keypoints: Array, visibility: Array) -> HeadPose | None:
+        if self._pose is None:
+            return None
+        weights = visibility if visibility.min() < 0.5 else None
+        try:
+            return self._pose(keypoints, weights)
+        except ValueError:  # too little of the face is visible to tell
+            return None
 
     def close(self) -> None:
         """Free the networks; the detector cannot be used again."""
+        self.locator.close()
         self.cascade.close()
 
     def __enter__(self) -> Detector:

@@ -19,6 +19,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--run", type=Path, required=True, help="folder that python -m edge_kp.train wrote")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write, e.g. models/face68")
+    parser.add_argument(
+        "--locator", type=Path, metavar="RUN", help="run that holds the locator (default: --run)"
+    )
     parser.add_argument("--terms", help="terms of the training data, for model.json")
     return parser
 
@@ -31,12 +34,12 @@ def _run(args: argparse.Namespace) -> None:
             f"exporting needs {error.name}: pip install '.[train]' in the project's folder"
         ) from error
     card = {"terms": args.terms} if args.terms else {}
-    print(export_run(args.run, args.out, card=card))
+    print(export_run(args.run, args.out, card, args.locator))
     spec = read_model(args.out)
     if spec.locator == "image" and spec.box_rule == "keypoints":
         print(
-            "note: nothing finds this object in a frame yet: the whole frame is taken as its box. Give boxes"
-            " to Detector.detect, or train with --box image where the object fills the picture"
+            "note: nothing finds this object in a frame: the whole frame is taken as its box. Train a locator"
+            " with the same command and --part locator, then export again"
         )
     print(f"wrote {args.out}; next: python -m edge_kp.run --camera 0 --model {args.out}")
 

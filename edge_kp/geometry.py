@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -40,12 +41,12 @@ def invert(matrix: Array) -> Array:
     Raises:
         ValueError: the transform is singular.
     """
-    linear = matrix[:, :2]
-    determinant = linear[0, 0] * linear[1, 1] - linear[0, 1] * linear[1, 0]
-    if not np.isfinite(determinant) or determinant == 0:
+    (a, b, x), (c, d, y) = matrix.tolist()
+    determinant = a * d - b * c
+    if not math.isfinite(determinant) or determinant == 0:
         raise ValueError("singular transform has no inverse")
-    inverse = np.array([[linear[1, 1], -linear[0, 1]], [-linear[1, 0], linear[0, 0]]]) / determinant
-    return np.column_stack([inverse, -inverse @ matrix[:, 2]])
+    a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
+    return np.array([[a, b, -a * x - b * y], [c, d, -c * x - d * y]])
 
 
 def compose(second: Array, first: Array) -> Array:
@@ -81,12 +82,64 @@ def estimate_similarity(source: Array, target: Array, weights: Array | None = No
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
+class ShapeAlignment:
+    """:func:`estimate_similarity` from and to one shape, quick enough for every frame of a video.
+
+    Points are complex numbers here, x + iy: a similarity is one product and one sum.
+
+    Args:
+        shape: (N, 2) the shape in its own coordinates.
+    """
+
+    def __init__(self, shape: Array) -> None:
+        points = as_complex(shape)
+        self._mean = points.mean()
+        self._centred = points - self._mean
+        self._power = float(np.vdot(self._centred, self._centred).real)
+
+    def from_shape(self, points: Array) -> tuple[complex, complex]:
+        """Factor and shift of the similarity that takes the shape nearest to (N,) complex points."""
+        factor = complex(np.vdot(self._centred, points)) / self._power
+        return factor, complex(points.sum()) / len(points) - factor * self._mean
+
+    def to_shape(self, keypoints: Array) -> Array:
+        """(2, 3) similarity that takes (N, 2) keypoints nearest to the shape.
+
+        Raises:
+            ValueError: the keypoints coincide or are not finite.
+        """
+        points = as_complex(keypoints)
+        mean = complex(points.sum()) / len(points)
+        points = points - mean
+        power = float(np.vdot(points, points).real)
+        if not (1e-9 * abs(mean)) ** 2 * len(points) < power < math.inf:
+            raise ValueError("source points coincide or are not finite: no similarity can be estimated")
+        factor = complex(np.vdot(points, self._centred)) / power
+        shift = self._mean - factor * mean
+        return np.array(
+            [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]], np.float64
+        )
+
+
+def as_complex(points: Array) -> Array:
+    """(N, 2) → (N,) complex128, x + iy."""
+    return np.ascontiguousarray(points, np.float64).view(np.complex128)[:, 0]
+
+
+def from_complex(points: Array) -> Array:
+    """Inverse of :func:`as_complex`; a view."""
+    return points.view(np.float64).reshape(-1, 2)
+
+
 def tight_box(keypoints: Array) -> Array:
     """(4,) float32 ``[x0, y0, x1, y1]`` around the (N, 2) points that are not NaN.
 
     Raises:
         ValueError: every point is NaN.
     """
+    box = np.concatenate([keypoints.min(0), keypoints.max(0)]).astype(np.float32)
+    if not math.isnan(box.sum()):
+        return box
     known = keypoints[~np.isnan(keypoints).any(axis=1)]
     if not len(known):
         raise ValueError("no labelled keypoint to put a box around")
@@ -111,6 +164,9 @@ def box_iou(a: Array, b: Array) -> float:
     return overlap / union if union > 0 else 0.0
 
 
+_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+
+
 @dataclass(frozen=True, eq=False)
 class Crop:
     """A square view of a frame.
@@ -129,27 +185,33 @@ class Crop:
 
     def to_frame(self, points: Array) -> Array:
         """Crop coordinates (..., 2) → frame pixels; exact inverse of :meth:`to_crop`."""
-        return transform_points(invert(self.matrix), points)
+        return transform_points(self._inverse, points)
+
+    @cached_property
+    def _inverse(self) -> Array:
+        return invert(self.matrix)
 
     def extract(self, image: Array, border: int = cv2.BORDER_CONSTANT) -> Array:
         """The crop's image: uint8 (size, size, 3), bilinear; black outside the frame.
 
-        Where the frame shrinks to less than half, the part under the crop is first averaged over whole
-        blocks of pixels, so that detail does not alias.
+        Where the frame shrinks to less than half, the part under the crop is first halved, as often as
+        needed, by averaging blocks of pixels, so that detail does not alias.
         """
         to_pixels = self.matrix * self.size
         to_pixels[:, 2] -= 0.5
-        scale = math.sqrt(abs(float(np.linalg.det(to_pixels[:, :2]))))
-        block = int(1 / scale + 1e-6) if 0 < scale <= 0.5 else 1
+        a, b, c, d = to_pixels[:, :2].ravel().tolist()
+        scale = math.sqrt(abs(a * d - b * c))
+        block = 1 << int(math.log2(1 / scale) + 1e-9) if 0 < scale <= 0.5 else 1
         if block > 1:
-            corners = self.to_frame(np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]))
+            corners = self.to_frame(_CORNERS)
             height, width = image.shape[:2]
-            x0, y0 = np.clip(np.floor(corners.min(0)).astype(int) - block, 0, (width, height))
-            x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int) + block + 1, 0, (width, height))
+            (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
+            x0, x1 = (min(max(v, 0), width) for v in (math.floor(x0) - block, math.ceil(x1) + block + 1))
+            y0, y1 = (min(max(v, 0), height) for v in (math.floor(y0) - block, math.ceil(y1) + block + 1))
             w, h = (x1 - x0) // block, (y1 - y0) // block
             if w > 0 and h > 0:
                 part = image[y0 : y0 + h * block, x0 : x0 + w * block]
-                image = cv2.resize(part, (int(w), int(h)), interpolation=cv2.INTER_AREA)
+                image = cv2.resize(part, (w, h), interpolation=cv2.INTER_AREA)
                 # A small pixel's centre lies at block * x + (block - 1) / 2 of the part.
                 middle = (block - 1) / 2
                 to_pixels = compose(to_pixels, similarity(0, block, (x0 + middle, y0 + middle)))

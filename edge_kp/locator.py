@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edge_kp.errors import ModelError
+from edge_kp.backends.base import Backend
+from edge_kp.geometry import Crop
 from edge_kp.types import Array
+
+MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
+DOUBLE = 0.4  # IoU from which the less likely of two boxes shows the same object
 
 
 class Locator(ABC):
-    """Finds boxes in a whole frame."""
+    """Finds boxes in a whole frame. Used and closed in the thread that made it."""
 
     @abstractmethod
     def __call__(self, image: Array) -> list[Array]:
         """uint8 BGR (H, W, 3) → boxes (4,) float32 ``[x0, y0, x1, y1]``, frame pixels, largest first."""
+
+    def close(self) -> None:  # noqa: B027 - the whole frame holds nothing
+        """Free what the locator holds; it cannot search again."""
 
 
 class ImageLocator(Locator):
@@ -28,47 +34,61 @@ class ImageLocator(Locator):
         return [np.array([-0.5, -0.5, width - 0.5, height - 0.5], np.float32)]
 
 
-class HaarFaceLocator(Locator):
-    """Frontal faces by OpenCV's boosted cascade (Viola and Jones 2001; Lienhart and Maydt 2002).
+class NetworkLocator(Locator):
+    """The trained locator: one look at the frame, shrunk into a square.
 
     Args:
-        longest_side: the frame is shrunk to this for the search, pixels; faces below about a tenth of it
-            are not found.
-
-    Raises:
-        ModelError: this OpenCV carries no cascade file.
+        backend: outputs ``boxes`` (B, M, 4) in coordinates of the square, [0, 1], and ``score`` (B, M).
+        size: side of the square in pixels.
+        threshold: score below which a box is dropped.
     """
 
-    # Box of the 68 points in the square that the cascade finds: centre and size in sides of the square;
-    # medians over 235 AFW and 250 HELEN faces.
-    CENTRE = np.array([0.50, 0.64], np.float32)
-    SIZE = np.array([0.85, 0.83], np.float32)
-
-    def __init__(self, longest_side: int = 400) -> None:
-        self.longest_side = longest_side
-        folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
-        path = Path(folder) / "haarcascade_frontalface_default.xml"
-        if not path.is_file():
-            raise ModelError(f"{path}: no such cascade; install opencv-python>=4.10,<5")
-        self._cascade = cv2.CascadeClassifier(str(path))
+    def __init__(self, backend: Backend, size: int, threshold: float) -> None:
+        self.backend = backend
+        self.size = size
+        self.threshold = threshold
 
     def __call__(self, image: Array) -> list[Array]:
-        height, width = image.shape[:2]
-        shrink = min(1.0, self.longest_side / max(height, width))
-        grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        if shrink < 1:
-            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        least = max(20, min(grey.shape) // 12)
-        found = self._cascade.detectMultiScale(grey, 1.1, 3, minSize=(least, least))
-        boxes = []
-        for x, y, side, _ in sorted((tuple(map(float, f)) for f in found), key=lambda f: -f[2]):
-            centre = (np.array([x, y]) + self.CENTRE * side) / shrink - 0.5
-            half = self.SIZE * side / shrink / 2
-            boxes.append(np.concatenate([centre - half, centre + half]).astype(np.float32))
-        return boxes
+        boxes, _ = self.search(image)
+        return sorted(boxes, key=lambda box: -float((box[2] - box[0]) * (box[3] - box[1])))
+
+    def search(self, image: Array) -> tuple[Array, Array]:
+        """Boxes (M, 4) float32 in frame pixels and scores (M,), likeliest first."""
+        square, crop = fit_square(image, self.size)
+        out = self.backend.run(square[None])
+        score = out["score"][0]
+        likely = np.flatnonzero(score >= self.threshold)
+        likely = likely[np.argsort(-score[likely], kind="stable")][:MOST]
+        boxes = crop.to_frame(out["boxes"][0][likely].reshape(-1, 2, 2)).reshape(-1, 4).astype(np.float32)
+        kept = suppress(boxes)
+        return boxes[kept], score[likely][kept]
+
+    def close(self) -> None:
+        self.backend.close()
 
 
-def make_locator(kind: str) -> Locator:
-    """The locator that ``model.json`` names."""
-    return HaarFaceLocator() if kind == "haar-face" else ImageLocator()
+def fit_square(image: Array, size: int) -> tuple[Array, Crop]:
+    """The whole frame inside a square (size, size, 3), black below or beside it, and where it came from."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    w, h = max(1, round(width * scale)), max(1, round(height * scale))
+    square = np.zeros((size, size, 3), np.uint8)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    square[:h, :w] = cv2.resize(image, (w, h), interpolation=how)
+    # OpenCV's resize takes (x + 0.5) / width to (x' + 0.5) / w.
+    kx, ky = w / width / size, h / height / size
+    return square, Crop(np.array([[kx, 0, 0.5 * kx], [0, ky, 0.5 * ky]]), size)
+
+
+def suppress(boxes: Array) -> list[int]:
+    """Which of the (M, 4) boxes, likeliest first, show an object that no earlier one shows."""
+    kept: list[int] = []
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for i, box in enumerate(boxes):
+        others = boxes[kept]
+        w = np.minimum(others[:, 2], box[2]) - np.maximum(others[:, 0], box[0])
+        h = np.minimum(others[:, 3], box[3]) - np.maximum(others[:, 1], box[1])
+        common = np.maximum(w, 0) * np.maximum(h, 0)
+        if not (common > DOUBLE * (area[kept] + area[i] - common)).any():
+            kept.append(i)
+    return kept

@@ -1,9 +1,12 @@
-"""How far keypoints are off, as the face alignment literature counts it."""
+"""How far keypoints are off, as the face alignment literature counts it; how many objects are found."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from edge_kp.geometry import box_iou
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
@@ -80,3 +83,93 @@ def _counted(errors: Array) -> Array:
     if not len(errors):
         raise ValueError("no sample with a measurable error")
     return errors
+
+
+def match_boxes(boxes: Array, truth: Array, overlap: float) -> tuple[Array, Array]:
+    """Which true box each found one shows: -1 for none; each true box is shown once.
+
+    Args:
+        boxes: (M, 4) found boxes, likeliest first: the first that overlaps a true box enough takes it.
+        truth: (T, 4) true boxes.
+        overlap: least IoU.
+
+    Returns:
+        (M,) index of the true box or -1, and (M,) bool: does the box touch any true box at all (IoU > 0)?
+    """
+    match = np.full(len(boxes), -1)
+    touches = np.zeros(len(boxes), bool)
+    free = np.ones(len(truth), bool)
+    for i, box in enumerate(boxes):
+        iou = np.array([box_iou(box, other) for other in truth])
+        touches[i] = bool((iou > 0).any())
+        candidates = np.where(free & (iou > overlap), iou, -1) if len(truth) else np.zeros(0)
+        if len(candidates) and candidates.max() > 0:
+            match[i] = int(candidates.argmax())
+            free[match[i]] = False
+    return match, touches
+
+
+def _found(
+    boxes: Sequence[Array],
+    scores: Sequence[Array],
+    truth: Sequence[Array],
+    complete: Sequence[bool],
+    overlap: float,
+) -> tuple[Array, Array]:
+    """Scores and hits of all boxes that count: away from the labels of an incomplete photo none does."""
+    all_scores, all_hits = [np.zeros(0)], [np.zeros(0, bool)]
+    for b, s, t, whole in zip(boxes, scores, truth, complete, strict=True):
+        order = np.argsort(-s, kind="stable")
+        match, touches = match_boxes(b[order], t, overlap)
+        counts = (match >= 0) | touches | whole
+        all_scores.append(s[order][counts])
+        all_hits.append(match[counts] >= 0)
+    return np.concatenate(all_scores), np.concatenate(all_hits)
+
+
+def recall_and_false(
+    boxes: Sequence[Array],
+    scores: Sequence[Array],
+    truth: Sequence[Array],
+    complete: Sequence[bool],
+    threshold: float,
+    overlap: float = 0.4,
+) -> tuple[float, float]:
+    """Share of the true boxes that are found, and false boxes per photo, at a threshold of the score.
+
+    Args:
+        boxes, scores: (M, 4) and (M,) of each photo.
+        truth: (T, 4) of each photo.
+        complete: is every object of the photo labelled? Where not, boxes away from the labels do not count.
+        overlap: IoU that a found box must exceed.
+
+    Raises:
+        ValueError: no photo.
+    """
+    if not truth:
+        raise ValueError("no photo to count in")
+    score, hit = _found(boxes, scores, truth, complete, overlap)
+    said = score >= threshold
+    wanted = sum(len(t) for t in truth)
+    return float((hit & said).sum() / max(wanted, 1)), float((~hit & said).sum() / len(truth))
+
+
+def average_precision(
+    boxes: Sequence[Array],
+    scores: Sequence[Array],
+    truth: Sequence[Array],
+    complete: Sequence[bool],
+    overlap: float = 0.4,
+) -> float:
+    """Area under the curve of precision over recall, precision made monotone (Everingham et al. 2010, VOC).
+
+    Arguments as in :func:`recall_and_false`; 0 where nothing is to be found.
+    """
+    score, hit = _found(boxes, scores, truth, complete, overlap)
+    wanted = sum(len(t) for t in truth)
+    if not wanted or not len(score):
+        return 0.0
+    hit = hit[np.argsort(-score, kind="stable")]
+    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return float((precision * hit).sum() / wanted)

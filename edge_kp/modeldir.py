@@ -18,10 +18,10 @@ from edge_kp.files import replacing
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
-FORMAT = 1
+FORMAT = 2
 SHIPPED = Path(__file__).parent / "models"
 BOX_RULES = ("keypoints", "image")
-LOCATORS = ("haar-face", "image")
+LOCATORS = ("network", "image")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,9 @@ class ModelSpec:
         sizes: side of the input image of stage 1 and of stage 2, pixels.
         scale: side of the stage-1 crop in longer sides of the box.
         box_rule: what a box is: ``keypoints`` (their tight box) or ``image`` (the whole image).
-        locator: how boxes are found: ``haar-face`` (OpenCV's cascade) or ``image`` (the whole frame).
+        locator: how boxes are found: ``network`` (the model's own) or ``image`` (the whole frame).
+        locator_size: side of the locator's input image, pixels; 0 where there is none.
+        locator_threshold: score below which the locator's boxes are dropped.
         score_threshold: below this an object counts as absent.
         bank_digest: sha256 of the template bank inside the networks.
         files: file name → sha256.
@@ -52,6 +54,8 @@ class ModelSpec:
     locator: str
     score_threshold: float
     bank_digest: str
+    locator_size: int = 0
+    locator_threshold: float = 0.0
     files: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,6 +67,10 @@ class ModelSpec:
             raise ValueError(f"box_rule: expected one of {BOX_RULES}, got {self.box_rule!r}")
         if self.locator not in LOCATORS:
             raise ValueError(f"locator: expected one of {LOCATORS}, got {self.locator!r}")
+        if (self.locator == "network") != (self.locator_size > 0):
+            raise ValueError(
+                f"locator {self.locator!r} of size {self.locator_size}: one does not fit the other"
+            )
         if min(self.sizes) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"expected positive sizes and scale, got {self.sizes} and {self.scale}")
 
@@ -76,7 +84,11 @@ class ModelSpec:
             "stage1": {"size": self.sizes[0], "scale": self.scale},
             "stage2": {"size": self.sizes[1]},
             "box_rule": self.box_rule,
-            "locator": self.locator,
+            "locator": {
+                "kind": self.locator,
+                "size": self.locator_size,
+                "threshold": self.locator_threshold,
+            },
             "score_threshold": self.score_threshold,
             "bank_sha256": self.bank_digest,
             "files": dict(self.files),
@@ -101,7 +113,9 @@ class ModelSpec:
                 sizes=(int(data["stage1"]["size"]), int(data["stage2"]["size"])),
                 scale=float(data["stage1"]["scale"]),
                 box_rule=str(data["box_rule"]),
-                locator=str(data["locator"]),
+                locator=str(data["locator"]["kind"]),
+                locator_size=int(data["locator"]["size"]),
+                locator_threshold=float(data["locator"]["threshold"]),
                 score_threshold=float(data["score_threshold"]),
                 bank_digest=str(data["bank_sha256"]),
                 files={str(k): str(v) for k, v in data["files"].items()},

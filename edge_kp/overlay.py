@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from edge_kp.pose import axis_points
 from edge_kp.schema import KeypointSchema
-from edge_kp.types import Array, Detection
+from edge_kp.types import Array, Detection, HeadPose
 
 Colour = tuple[int, int, int]
 
@@ -26,6 +27,7 @@ _UNSURE = np.array([60, 200, 240], np.float64)
 _COVERED: Colour = (70, 70, 240)
 _DARK: Colour = (24, 24, 24)
 _WHITE: Colour = (245, 245, 245)
+_AXES: tuple[Colour, ...] = ((60, 60, 230), (70, 190, 70), (235, 110, 50))
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Positions are given to OpenCV in 1/16 pixel: without that, points tremble on a slowly moving object.
 _SHIFT = 4
@@ -86,16 +88,28 @@ def _draw_one(canvas: Array, detection: Detection, schema: KeypointSchema) -> No
             _line(canvas, fixed[a], fixed[b], colour, line)
     if boxed:
         _draw_box(canvas, (x0, y0, x1, y1), colour, line)
+    if detection.pose is not None and boxed:
+        _draw_axes(canvas, detection.pose, np.array([x0 + x1, y0 + y1]) / 2, side, line)
     for centre, here, visibility in zip(fixed, known, detection.visibility, strict=True):
         if here:
             _draw_point(canvas, centre, radius, float(visibility))
     if boxed:
         size = _text_size(canvas)
         label = f"#{detection.id}  {detection.score:.2f}"
+        if (pose := detection.pose) is not None:
+            label += f"  {pose.yaw:+.0f} {pose.pitch:+.0f} {pose.roll:+.0f}"
         (_, height), base = cv2.getTextSize(label, _FONT, 0.5 * size, 1)
         _put_text(
             canvas, label, (round(x0), round(y0) - height - base - round(8 * size)), size, colour, _DARK
         )
+
+
+def _draw_axes(canvas: Array, pose: HeadPose, origin: Array, side: float, line: int) -> None:
+    """The axes of a face, out of the middle of its box: red to its left, green to its chin, blue ahead."""
+    ends = np.rint(axis_points(pose, origin, 0.35 * side) * (1 << _SHIFT)).astype(int)
+    start = np.rint(origin * (1 << _SHIFT)).astype(int)
+    for end, colour in zip(ends, _AXES, strict=True):
+        _line(canvas, start, end, colour, line + 1)
 
 
 def _line(canvas: Array, a: Array, b: Array, colour: Colour, width: int) -> None:

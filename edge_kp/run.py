@@ -21,7 +21,8 @@ from edge_kp.live.source import IMAGE_SUFFIXES, Source, input_files, open_source
 from edge_kp.live.statistics import Result, Spread, Summary
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import KeypointSchema
-from edge_kp.tracker import EachFrame, Tracker
+from edge_kp.smoothing import SMOOTHING
+from edge_kp.tracker import TRACK, EachFrame, Tracker
 from edge_kp.types import Array
 
 FileSink = JsonlSink | VideoSink | ImageSink
@@ -43,7 +44,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the networks")
     parser.add_argument(
-        "--no-track", action="store_true", help="every picture on its own, for a folder of photos"
+        "--track",
+        choices=(*TRACK, "off"),
+        default=TRACK[0],
+        help="fast (default): stage 2 alone while tracking is good; full: both stages in every frame;"
+        " off: every picture on its own, for a folder of photos",
+    )
+    parser.add_argument(
+        "--smooth", choices=SMOOTHING, default="light", help="how much keypoints are steadied (default light)"
+    )
+    parser.add_argument(
+        "--max-objects", type=positive, default=8, metavar="N", help="follow at most N at once (default 8)"
+    )
+    parser.add_argument(
+        "--locate-every",
+        type=positive,
+        default=15,
+        metavar="N",
+        help="look for newcomers in every Nth frame (default 15)",
     )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--save", type=Path, metavar="OUT.mp4", help="write a video with the keypoints drawn"
@@ -99,7 +117,7 @@ def _body(args: argparse.Namespace) -> None:
             )
             if notice:
                 status.line(notice)
-            yield EachFrame(detector) if args.no_track else Tracker(detector)
+            yield _worker(detector, args)
 
     status = _Status()
     pipeline = Pipeline(
@@ -120,6 +138,12 @@ def _body(args: argparse.Namespace) -> None:
             status.line(_last_line(summary, source, sinks))
     if reason == "signal" and not source.live:
         raise KeyboardInterrupt  # a file is not done yet, and a script should see that; a camera never is
+
+
+def _worker(detector: Detector, args: argparse.Namespace) -> Worker:
+    if args.track == "off":
+        return EachFrame(detector)
+    return Tracker(detector, args.max_objects, args.locate_every, track=args.track, smooth=args.smooth)
 
 
 class _Painter:
@@ -211,6 +235,8 @@ def _last_line(summary: Summary, source: Source, sinks: Sequence[FileSink]) -> s
     parts.append(f"objects in {summary.with_objects}")
     if "total" in summary.stages:
         parts.append(f"p50/p95 total {_ms(summary.stages['total'])}")
+    if "locate" in summary.stages:
+        parts.append(f"searched {summary.searches} frames for {_ms(summary.stages['locate'])} each")
     if summary.age is not None:
         parts.append(f"age {_ms(summary.age)}")
     if source.live:

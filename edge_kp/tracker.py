@@ -1,27 +1,30 @@
-"""Objects over the frames of a clip: ids that stay, boxes from the last keypoints, a locator when needed."""
+"""Objects over the frames of a video: ids that stay, keypoints from those of the frame before, steadied."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
+from edge_kp.cascade import CascadeResult
 from edge_kp.detector import Detector, check_image
-from edge_kp.geometry import box_iou
+from edge_kp.geometry import box_iou, compose, invert, tight_box, transform_points
+from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
+from edge_kp.smoothing import KeypointFilter
 from edge_kp.types import Array, Detection
 
-SAME_OBJECT = 0.3  # IoU of a located box and a tracked one, above which they show the same object
-DOUBLE = 0.6  # IoU of two tracks, above which the younger one is dropped
-DRIFT = 0.03  # sides that a lost object may move in a frame
+TRACK = ("fast", "full")
+FRAME_S = 1 / 30  # time between frames where nobody says it
 
+# How far the crop of stage 2 may have been off, root mean square of the canonical points, sides of the crop.
+NEARLY = 0.004  # beyond, stage 2 looks again
+FAR = 0.05  # beyond, the whole cascade does
 
-@dataclass
-class _Lost:
-    id: int
-    box: Array
-    frame: int
+SAME_PLACE = 0.3  # IoU of a located box and a tracked one, above which they show the same object
+WELL_PLACED = 0.7  # and above which the tracked one is right
+SURE = 0.8  # score that a newcomer must reach; one that is followed needs the model's threshold alone
+HORIZON_S = 0.1  # keypoints are foretold no further than this
+SEARCH_AGAIN = 3  # frames between two searches for an object just lost
+SEARCH_FOR = 30  # frames for which it is searched for like that
 
 
 class EachFrame:
@@ -35,7 +38,7 @@ class EachFrame:
         self.detector = detector
         self.last_timings: dict[str, float] = {}
 
-    def update(self, image: Array) -> list[Detection]:
+    def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
         """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0."""
         found = self.detector.detect(image)
         self.last_timings = self.detector.last_seconds
@@ -49,28 +52,53 @@ class Tracker:
         max_objects: at most so many at once.
         locate_every: while fewer objects are followed than ``max_objects``, look for newcomers in every
             so-manieth frame; with none in sight, in every frame.
-        remember: frames for which a lost object's id waits for it to come back near its last place.
+        track: ``fast`` runs stage 2 alone on objects whose keypoints could be foretold well, ``full`` both
+            stages on all.
+        smooth: ``off``, ``light`` or ``strong``, see :mod:`edge_kp.smoothing`.
+        remember: frames for which a lost object's id waits for it to come back.
 
     Attributes:
         last_timings: seconds of ``locate``, ``stage1`` and ``stage2`` in the last update.
+
+    Raises:
+        ValueError: an argument of another kind.
     """
 
     def __init__(
-        self, detector: Detector, max_objects: int = 8, locate_every: int = 15, remember: int = 50
+        self,
+        detector: Detector,
+        max_objects: int = 8,
+        locate_every: int = 15,
+        track: str = "fast",
+        smooth: str = "light",
+        remember: int = 90,
     ) -> None:
+        if track not in TRACK:
+            raise ValueError(f"track: expected one of {', '.join(TRACK)}, got {track!r}")
+        for name, value in (("max_objects", max_objects), ("locate_every", locate_every)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
         self.detector = detector
         self.max_objects = max_objects
         self.locate_every = locate_every
-        self.remember = remember
+        self.fast = track == "fast"
+        self.smooth = smooth
         self.last_timings: dict[str, float] = {}
-        self._objects: list[Detection] = []
-        self._lost: list[_Lost] = []
-        self._next_id = 1
+        self._cascade = detector.cascade
+        self._mean = detector.cascade.mean_shape
+        KeypointFilter(self._mean, smooth)  # refuses a wrong strength now, not at the first object
+        self._tracks: list[Track] = []
+        self._memory = Memory(remember)
         self._frame = -1
+        self._time: float | None = None
         self._shape: tuple[int, ...] = ()
 
-    def update(self, image: Array) -> list[Detection]:
-        """Objects of the next frame, uint8 BGR (H, W, 3); oldest first.
+    def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
+        """Objects of the next frame; oldest first.
+
+        Args:
+            image: uint8 BGR (H, W, 3).
+            time_s: when it was taken, seconds from any start; by default 1/30 s after the last one.
 
         Raises:
             ValueError: an image of another form.
@@ -78,68 +106,145 @@ class Tracker:
         check_image(image)
         if image.shape != self._shape:
             # Another photo, or a camera that changed its mode: nothing carries over.
-            self._shape, self._objects, self._lost = image.shape, [], []
+            self._shape, self._tracks = image.shape, []
+            self._memory.clear()
         self._frame += 1
+        dt = self._elapsed(time_s)
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
         if self.detector.spec.box_rule == "image":
-            self._objects = self._follow(image, [(1, self.detector.locator(image)[0])])
-            return list(self._objects)
-        self._lost = [lost for lost in self._lost if self._frame - lost.frame <= self.remember]
-        before = self._objects
-        self._objects = _distinct(self._follow(image, [(o.id, o.box) for o in before]))
-        self._remember_lost(before)
-        due = self._frame % self.locate_every == 0 and len(self._objects) < self.max_objects
-        if due or not self._objects:
-            self._objects += self._newcomers(image)
-            self._objects.sort(key=lambda o: o.id)
-        return list(self._objects)
+            self._whole_image(image, dt)
+        else:
+            self._keep(self._follow(image, dt), dt)
+            if self._search_is_due():
+                self._search(image)
+        return [t.shown for t in self._tracks]
 
-    def _follow(self, image: Array, wanted: list[tuple[int, Array]]) -> list[Detection]:
-        """Run the cascade on boxes and keep what is present."""
-        result = self.detector.cascade(image, [box for _, box in wanted])
-        for stage, seconds in result.seconds.items():
-            self.last_timings[stage] += seconds
-        return [self.detector.detection(result, i, wanted[i][0]) for i in self.detector.present(result)]
+    def _elapsed(self, time_s: float | None) -> float:
+        last, self._time = self._time, time_s
+        if time_s is None or last is None:
+            return FRAME_S
+        return min(max(time_s - last, 1e-3), 0.5)
 
-    def _newcomers(self, image: Array) -> list[Detection]:
+    def _whole_image(self, image: Array, dt: float) -> None:
+        """Every frame shows one object from edge to edge, always the same one."""
+        result = self._run(self._cascade(image, self.detector.locator(image)))
+        known = [*self._tracks, *self._memory.lost]
+        self._tracks = []
+        if not self.detector.present(result):
+            self._memory.lost = known
+            return
+        sight = Sight(result, 0)
+        self._tracks = [self._seen(known[0], sight, dt) if known else self._new(sight)]
+        self._memory.clear()
+
+    def _follow(self, image: Array, dt: float) -> list[tuple[Track, Sight]]:
+        """Each track that is still there, with what the frame shows of it."""
+        tracks = self._tracks
+        expected = [t.filter.predict(min(dt, HORIZON_S)) for t in tracks]
+        sights: dict[int, Sight] = {}
+        far = list(range(len(tracks)))
+        if self.fast and tracks:
+            result = self._run(self._cascade.refine(image, expected))
+            off = [self._misplaced(result, i) for i in range(len(tracks))]
+            present = set(self.detector.present(result))
+            near = [i for i in range(len(tracks)) if i in present and off[i] <= FAR]
+            sights = {i: Sight(result, i) for i in near}
+            if again := [i for i in near if off[i] > NEARLY]:
+                result = self._run(self._cascade.refine(image, result.keypoints[again]))
+                for k in self.detector.present(result):
+                    sights[again[k]] = Sight(result, k)
+            far = [i for i in range(len(tracks)) if i not in sights]
+        if far:
+            result = self._run(self._cascade(image, [tight_box(expected[i]) for i in far]))
+            for k in self.detector.present(result):
+                sights[far[k]] = Sight(result, k)
+        return [(tracks[i], sights[i]) for i in sorted(sights)]
+
+    def _keep(self, seen: list[tuple[Track, Sight]], dt: float) -> None:
+        """Take over what was seen; of two tracks on one object the one that it looks like stays.
+
+        An object that was covered must come back where and as large as it was: else the track has run onto
+        what covered it, which is another object.
+        """
+        kept = seen
+        if len(seen) > 1:
+            kept = []
+            for track, sight in sorted(seen, key=lambda pair: -likeness(pair[0].look, pair[1].look)):
+                if not any(same_place(sight.box, other.box) for _, other in kept):
+                    kept.append((track, sight))
+        held = {track.id for track, _ in kept}
+        self._memory.forget(self._frame)
+        for track in self._tracks:
+            if track.id not in held:
+                self._memory.add(track, self._frame)
+        self._tracks = []
+        for track, sight in kept:
+            if track.in_doubt and sight.clear and not track.can_be(sight, self._frame):
+                self._memory.add(track, self._frame)
+                self._tracks.append(self._new(sight))
+            else:
+                self._tracks.append(self._seen(track, sight, dt))
+        self._tracks.sort(key=lambda t: t.id)
+
+    def _search_is_due(self) -> bool:
+        if not self._tracks:
+            return True
+        if self._frame % SEARCH_AGAIN == 0 and any(t.in_doubt for t in self._tracks):
+            return True
+        if len(self._tracks) >= self.max_objects:
+            return False
+        gone = [self._frame - t.lost for t in self._memory.lost]
+        just_lost = any(age <= SEARCH_FOR and age % SEARCH_AGAIN == 0 for age in gone)
+        return just_lost or self._frame % self.locate_every == 0
+
+    def _search(self, image: Array) -> None:
+        """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be."""
         start = time.perf_counter()
         boxes = self.detector.locator(image)
         self.last_timings["locate"] = time.perf_counter() - start
-        new = [b for b in boxes if all(box_iou(b, o.box) < SAME_OBJECT for o in self._objects)]
-        new = new[: self.max_objects - len(self._objects)]
+        taken = [t.shown.box for t in self._tracks]
+        new = [b for b in boxes if all(box_iou(b, other) < SAME_PLACE for other in taken)]
+        new = new[: self.max_objects - len(self._tracks)]
+        doubted = [t for t in self._tracks if t.in_doubt]
+        moved = [
+            (t, b) for t in doubted for b in boxes if SAME_PLACE / 2 < box_iou(b, t.shown.box) < WELL_PLACED
+        ]
+        if not new and not moved:
+            return
+        result = self._run(self._cascade(image, [*new, *(b for _, b in moved)]))
+        sights = [Sight(result, i) for i in range(len(result.score))]
+        for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
+            others = [t.shown.box for t in self._tracks if t is not track]
+            fits = sight.clear and track.can_be(sight, self._frame)
+            if fits and not any(same_place(sight.box, box) for box in others):
+                track.filter = KeypointFilter(self._mean, self.smooth)
+                self._seen(track, sight, FRAME_S)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
-        found = _distinct(self._follow(image, [(-1, box) for box in new]), self._objects)
-        return [self._with_id(detection) for detection in found]
+        taken = [t.shown.box for t in self._tracks]
+        sure = [sight for sight in sights[: len(new)] if sight.score >= SURE]
+        self._tracks += [self._new(sight) for sight in distinct(sure, taken)]
+        self._tracks.sort(key=lambda t: t.id)
 
-    def _with_id(self, found: Detection) -> Detection:
-        """The id of a lost object that was last seen here, or a new one."""
-        back = min(self._lost, key=lambda lost: self._reach(lost, found.box), default=None)
-        if back is not None and self._reach(back, found.box) < 1:
-            self._lost.remove(back)
-            number = back.id
-        else:
-            number = self._next_id
-            self._next_id += 1
-        return Detection(number, found.box, found.score, found.keypoints, found.visibility, found.attributes)
+    def _run(self, result: CascadeResult) -> CascadeResult:
+        for stage, seconds in result.seconds.items():
+            self.last_timings[stage] += seconds
+        return result
 
-    def _reach(self, lost: _Lost, box: Array) -> float:
-        """How far a box lies from a lost object's last one, below 1 where it can be the same object.
+    def _misplaced(self, result: CascadeResult, i: int) -> float:
+        """How far the crop that stage 2 saw was from the one its result asks for, see :data:`NEARLY`."""
+        error = compose(result.wanted[i], invert(result.transforms[i]))
+        moved = (transform_points(error, self._mean) - self._mean).ravel()
+        return math.sqrt(float(moved @ moved) / len(self._mean))
 
-        An object may have moved on unseen: half its side at once, and ``DRIFT`` sides more each frame.
-        """
-        side = max(lost.box[2] - lost.box[0], lost.box[3] - lost.box[1], box[2] - box[0], box[3] - box[1])
-        moved = np.hypot(*((box[:2] + box[2:]) / 2 - (lost.box[:2] + lost.box[2:]) / 2)) / side
-        return float(moved / (0.5 + DRIFT * (self._frame - lost.frame)))
+    def _new(self, sight: Sight) -> Track:
+        number = self._memory.number(sight, self._frame)
+        keypoint_filter = KeypointFilter(self._mean, self.smooth)
+        shown = self.detector.detection(sight.result, sight.i, number)
+        track = Track(number, keypoint_filter, shown, sight.look, sight.box, self._frame)
+        return self._seen(track, sight, FRAME_S)
 
-    def _remember_lost(self, before: list[Detection]) -> None:
-        held = {o.id for o in self._objects}
-        self._lost += [_Lost(o.id, o.box, self._frame) for o in before if o.id not in held]
-
-
-def _distinct(candidates: Iterable[Detection], others: Sequence[Detection] = ()) -> list[Detection]:
-    """The candidates that show neither one of ``others`` nor an earlier candidate."""
-    kept: list[Detection] = []
-    for candidate in candidates:
-        if all(box_iou(candidate.box, other.box) < DOUBLE for other in (*others, *kept)):
-            kept.append(candidate)
-    return kept
+    def _seen(self, track: Track, sight: Sight, dt: float) -> Track:
+        keypoints = track.filter.update(sight.keypoints, sight.visibility, dt)
+        track.shown = self.detector.detection(sight.result, sight.i, track.id, keypoints)
+        track.note(sight, self._frame)
+        return track

@@ -1,4 +1,4 @@
-"""``python -m edge_kp.train``: labelled photos → a trained cascade."""
+"""``python -m edge_kp.train``: labelled photos → a trained locator and cascade."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         "python -m edge_kp.train",
-        description="Train both stages. The same command again goes on where an interrupted run stands.",
+        description="Train stages and locator. The same command again goes on where a killed run stands.",
     )
     data = parser.add_argument_group("data").add_argument
     data("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
@@ -30,6 +30,12 @@ def _parser() -> argparse.ArgumentParser:
         "--box", choices=BOX_RULES, default="keypoints", help="tight around the keypoints, or the whole image"
     )
     data("--out", type=Path, required=True, help="folder of the run")
+    data(
+        "--part",
+        choices=("all", "stages", "locator"),
+        default="all",
+        help="what to train (default all; with --box image there is no locator)",
+    )
     model = parser.add_argument_group("model").add_argument
     model(
         "--templates",
@@ -61,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     model("--no-bank", action="store_true", help="regress the prior without templates, for comparison")
     training = parser.add_argument_group("training").add_argument
+    model(
+        "--locator-size", type=positive, default=320, metavar="S", help="picture side of the locator, pixels"
+    )
+    model("--locator-width", type=positive, default=32, metavar="W", help="its channels at 1/8 scale")
+    training("--locator-epochs", type=positive, default=40, metavar="E", help="of the locator (default 40)")
     training(
         "--epochs", type=positive, nargs=2, default=(40, 60), metavar=("E1", "E2"), help="of both stages"
     )
@@ -94,6 +105,7 @@ def _run(args: argparse.Namespace) -> None:
     try:
         import torch
 
+        from edge_kp.training.finder import train_finder
         from edge_kp.training.recipe import Recipe, train_cascade
     except ImportError as error:
         raise BackendError(
@@ -117,6 +129,9 @@ def _run(args: argparse.Namespace) -> None:
             sizes=tuple(args.sizes),
             widths=tuple(args.widths),
             epochs=tuple(args.epochs),
+            locator_size=args.locator_size,
+            locator_width=args.locator_width,
+            locator_epochs=args.locator_epochs,
             scale=args.scale or (1.1 if args.box == "image" else 1.6),
             batch=args.batch,
             learning_rate=args.learning_rate,
@@ -131,7 +146,10 @@ def _run(args: argparse.Namespace) -> None:
             threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""
             precision = "bfloat16" if amp else "float32"
             print(f"training on {place.device}{threads}, {precision}, {place.world} process(es)")
-        train_cascade(recipe, args.out, place, workers)
+        if args.part != "locator":
+            train_cascade(recipe, args.out, place, workers)
+        if args.part == "locator" or (args.part == "all" and args.box != "image"):
+            train_finder(recipe, args.out, place, workers)
         if place.first:
             print(f"next: python -m edge_kp.export --run {args.out} --out models/{args.out.name}")
 

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class HeadPose:
+    """Direction of a face against the line of sight, in degrees.
+
+    Signs and order of rotations are those of 300W-LP and AFLW2000-3D (Zhu et al. 2016), which HopeNet,
+    FSA-Net and 6DRepNet share. With right-handed rotations ``X``, ``Y``, ``Z`` about the axes of the image (x
+    right, y up, z towards the viewer), ``rotation = X(-pitch) @ Y(-yaw) @ Z(-roll)``: rolled first, then
+    turned, then tilted.
+
+    Attributes:
+        yaw: > 0 the face turns towards the left of the image, its own right; from -180 to 180.
+        pitch: > 0 the face looks up; from -90 to 90.
+        roll: > 0 the head leans clockwise in the image, to its own left shoulder; from -180 to 180.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+
+    @property
+    def rotation(self) -> Array:
+        """(3, 3) float64: face frame → axes of the image (x right, y up, z towards the viewer)."""
+        yaw, pitch, roll = (math.radians(angle) for angle in (self.yaw, self.pitch, self.roll))
+        cy, sy, cp, sp, cr, sr = (f(a) for a in (yaw, pitch, roll) for f in (math.cos, math.sin))
+        x = (cy * cr, cy * sr, -sy)
+        y = (sp * sy * cr - cp * sr, sp * sy * sr + cp * cr, sp * cy)
+        return np.array([x, y, np.cross(x, y)])
+
+    @classmethod
+    def from_rotation(cls, rotation: Array) -> HeadPose:
+        """Inverse of :attr:`rotation`; of the two answers the one with a pitch of at most 90°.
+
+        So a face that turns past its profile goes on to a yaw beyond 90°, where the other answer would stand
+        on its head. Near ±90° of yaw, pitch and roll turn about the same axis, and each alone means little.
+        """
+        (x0, x1, x2), (_, _, y2), (_, _, z2) = rotation.tolist()
+        front = math.copysign(1.0, z2)
+        return cls(
+            yaw=math.degrees(math.atan2(-x2, front * math.hypot(y2, z2))),
+            pitch=math.degrees(math.atan2(front * y2, abs(z2))),
+            roll=math.degrees(math.atan2(front * x1, front * x0)),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +68,7 @@ class Detection:
         keypoints: (N, 2) float32, frame pixels; pixel (0, 0) has its centre at (0, 0).
         visibility: (N,) float32 in [0, 1], probability that the point is not covered.
         attributes: name → probability in [0, 1], e.g. ``{"occlusion": 0.1}``.
+        pose: direction of a face; None for other objects, and where too little of the face is visible.
     """
 
     id: int
@@ -30,6 +77,7 @@ class Detection:
     keypoints: Array
     visibility: Array
     attributes: Mapping[str, float] = field(default_factory=dict)
+    pose: HeadPose | None = None
 
     def __post_init__(self) -> None:
         if self.box.shape != (4,):
@@ -42,7 +90,11 @@ class Detection:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The detection as plain numbers, ready for ``json.dumps``; pixels with two decimals."""
+        """The detection as plain numbers for ``json.dumps``: pixels with two decimals, degrees with one."""
+        pose = {}
+        if self.pose is not None:
+            angles = (("yaw", self.pose.yaw), ("pitch", self.pose.pitch), ("roll", self.pose.roll))
+            pose = {"pose": {name: round(angle, 1) for name, angle in angles}}
         return {
             "id": int(self.id),
             "box": [round(float(v), 2) for v in self.box],
@@ -50,4 +102,5 @@ class Detection:
             "keypoints": [[round(float(x), 2), round(float(y), 2)] for x, y in self.keypoints],
             "visibility": [round(float(v), 3) for v in self.visibility],
             "attributes": {name: round(float(v), 3) for name, v in self.attributes.items()},
+            **pose,
         }

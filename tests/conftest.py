@@ -10,17 +10,24 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from edge_kp.geometry import similarity, transform_points
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
-TINY = "--data synthetic:300 --epochs 2 2 --k 8 --sizes 48 48 --widths 8 8 --workers 0"
+TINY = (
+    "--data synthetic:300 --epochs 2 2 --k 8 --sizes 48 48 --widths 8 8 --workers 0"
+    " --locator-size 64 --locator-width 8 --locator-epochs 2"
+)
 
 
 def pytest_configure() -> None:
-    """One thread: at these sizes more of them only wait for each other, here and in programs started here."""
+    # At these sizes more threads only wait for each other, here and in programs started here.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A slow machine is no fault of the code.
+    settings.register_profile("edge_kp", deadline=None)
+    settings.load_profile("edge_kp")
 
 
 @pytest.fixture(scope="session")

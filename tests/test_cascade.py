@@ -207,8 +207,7 @@ def test_no_box_asks_no_network() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(0.9, 0.4), (0.3, 0.8)])
-def test_the_score_is_the_lower_one_and_the_rest_comes_from_its_stage(first: float, second: float) -> None:
-    """A turn in the plane is seen by stage 1 alone, for the second crop is upright."""
+def test_the_score_is_the_lower_one_and_the_rest_comes_from_stage_2(first: float, second: float) -> None:
     keypoints = place(0, 30, 43, 40)
     stages = (
         MapReader(keypoints, score=first, attributes=(0.7, 0.1)),
@@ -217,9 +216,39 @@ def test_the_score_is_the_lower_one_and_the_rest_comes_from_its_stage(first: flo
     result = Cascade(spec(), *stages)(draw_map(), [tight_box(keypoints)])
     assert result.score[0] == pytest.approx(min(first, second))
     np.testing.assert_allclose(result.visibility[0], second / 2)
-    np.testing.assert_allclose(result.attributes[0], [0.7, 0.6])
-    other = Cascade(spec(attributes=("occlusion", "rotation_in_plane")), *stages)
-    np.testing.assert_allclose(other(draw_map(), [tight_box(keypoints)]).attributes[0], [0.2, 0.1])
+    assert result.attributes[0, 1] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("names", [("rotation_in_plane", "occlusion"), ("occlusion", "rotation_in_plane")])
+@pytest.mark.parametrize(("degrees", "turned"), [(0, 0), (-9, 0), (15, 0.5), (-15, 0.5), (21, 1), (-90, 1)])
+def test_the_turn_in_the_plane_is_read_off_the_keypoints(
+    names: tuple[str, str], degrees: float, turned: float
+) -> None:
+    """The aligned crop is upright, so stage 2 cannot see it."""
+    keypoints = place(math.radians(degrees), 30, 43, 40)
+    stages = [MapReader(keypoints, attributes=(0.3, 0.3)) for _ in range(2)]
+    result = Cascade(spec(attributes=names), *stages)(draw_map(), [tight_box(keypoints)])
+    found = dict(zip(names, result.attributes[0].tolist(), strict=True))
+    assert found["rotation_in_plane"] == pytest.approx(turned, abs=0.07)
+    assert found["occlusion"] == pytest.approx(0.3)
+
+
+def test_refining_starts_from_the_keypoints_and_asks_stage_2_alone() -> None:
+    keypoints = place(0.3, 30, 43, 40)
+    start = place(0.2, 33, 42, 41)
+    stage1, stage2 = MapReader(keypoints, score=0.1), MapReader(keypoints, score=0.8)
+    cascade = Cascade(spec(), stage1, stage2)
+    result = cascade.refine(draw_map(), [start, keypoints])
+    assert stage1.batches == []
+    assert [batch[0] for batch in stage2.batches] == [2]
+    np.testing.assert_allclose(result.keypoints, [keypoints, keypoints], atol=0.2)
+    np.testing.assert_allclose(result.score, 0.8)
+    np.testing.assert_array_equal(result.stage1_keypoints[0], start)
+    assert result.seconds["stage1"] == 0
+    # The crop was cut for the start; the result asks for another one.
+    np.testing.assert_allclose(transform_points(result.transforms[0], start), MEAN, atol=1e-6)
+    np.testing.assert_allclose(transform_points(result.wanted[0], keypoints), MEAN, atol=0.01)
+    assert len(cascade.refine(draw_map(), []).keypoints) == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from edge_kp.cascade import CascadeResult
 from edge_kp.detector import Detector
 from edge_kp.evaluate import main
 from edge_kp.metrics import auc, failure_rate
-from edge_kp.modeldir import read_model
+from edge_kp.modeldir import read_model, write_model_json
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.evaluation import OUTPUTS, Evaluation, best_overlap, evaluate
 
@@ -161,6 +162,9 @@ class KnownErrors:
             score=np.float32([0.75]),
             visibility=np.ones((1, 12), np.float32),
             attributes=np.float32([[0.1, 0.2, 0.3]]),
+            crops=np.zeros((1, 8, 8, 3), np.uint8),
+            transforms=np.eye(2, 3)[None],
+            wanted=np.eye(2, 3)[None],
             seconds={},
         )
 
@@ -185,8 +189,11 @@ def test_every_output_is_measured_by_itself(tiny_model: Path) -> None:
 def test_objects_that_are_not_located_count_as_failures_but_not_in_the_means(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """This model takes the whole frame as its box, which fits some of the objects too badly."""
-    found = report(tiny_model, tmp_path, "--boxes", "located")
+    """A model without a locator takes the whole frame as its box, which fits some objects too badly."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    write_model_json(model, replace(read_model(model), locator="image", locator_size=0))
+    found = report(model, tmp_path, "--boxes", "located")
     assert f"not located: {found['missed']} of 24" in capsys.readouterr().out
     assert 0 < found["missed"] < 24
     errors = [row["cascade"] for row in found["errors_percent"].values()]

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from edge_kp.geometry import (
     Crop,
+    ShapeAlignment,
     aligned_crop,
+    as_complex,
     box_iou,
     compose,
     decompose_similarity,
     estimate_similarity,
+    from_complex,
     invert,
     jitter_box,
     similarity,
@@ -108,6 +111,28 @@ def test_estimate_does_not_reflect():
     source = points(2)
     found = estimate_similarity(source, source * [-1, 1])
     assert np.linalg.det(found[:, :2]) >= 0
+
+
+@given(angles, scales, shifts, seeds)
+def test_alignment_to_one_shape_equals_the_general_estimate(angle, scale, shift, seed):
+    rng = np.random.default_rng(seed)
+    shape = rng.uniform(0, 1, (7, 2))
+    points = transform_points(similarity(angle, scale, shift), shape) + rng.normal(0, 0.1 * scale, (7, 2))
+    alignment = ShapeAlignment(shape)
+    np.testing.assert_allclose(
+        alignment.to_shape(points), estimate_similarity(points, shape), rtol=1e-6, atol=1e-6
+    )
+    factor, offset = alignment.from_shape(as_complex(points))
+    expected = estimate_similarity(shape, points)
+    np.testing.assert_allclose([factor.real, factor.imag], expected[:, 0], rtol=1e-6, atol=1e-6 * scale)
+    np.testing.assert_allclose([offset.real, offset.imag], expected[:, 2], rtol=1e-6, atol=1e-5 * scale)
+    np.testing.assert_array_equal(from_complex(as_complex(points)), points)
+
+
+@pytest.mark.parametrize("points", [np.full((7, 2), 3.0), np.full((7, 2), np.nan), np.full((7, 2), np.inf)])
+def test_alignment_refuses_points_without_extent(points):
+    with pytest.raises(ValueError, match="no similarity"):
+        ShapeAlignment(np.random.default_rng(0).random((7, 2))).to_shape(points)
 
 
 def test_refusals():

@@ -22,9 +22,9 @@ LIVE = 4
 FLOORS = {
     **dict.fromkeys(("errors", "files", "types", "schema"), 0),
     "cli": 0,  # imports nothing but errors, so every command line may use it
-    **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "overlay"), 1),
+    **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),
     **dict.fromkeys(("modeldir", "backends"), 2),
-    **dict.fromkeys(("stage", "cascade", "locator", "detector", "tracker"), 3),
+    **dict.fromkeys(("stage", "cascade", "locator", "detector", "identity", "tracker"), 3),
     "": 3,  # the package itself: the public names
     "live": LIVE,
     "training": ANNEX,

@@ -84,6 +84,37 @@ def test_a_clip_gives_a_video_and_a_line_per_frame(capsys):
     assert "wrote o.mp4, o.jsonl" in last
 
 
+def test_every_picture_on_its_own_when_tracking_is_off(capsys):
+    clip = cv2.VideoCapture(str(CLIP))
+    clip.set(cv2.CAP_PROP_POS_FRAMES, 40)
+    Path("in").mkdir()
+    for i in range(3):
+        cv2.imwrite(f"in/{i}.png", clip.read()[1])
+    arguments = ["--source", "in", "--headless", "--json", "o.jsonl"]
+    assert run.main([*arguments, "--track", "off"]) == 0
+    alone = records("o.jsonl")
+    assert [[d["id"] for d in line["detections"]] for line in alone] == [[0], [0], [0]]
+    assert "searched 3 frames for" in capsys.readouterr().err
+    assert run.main([*arguments, "--track", "full", "--smooth", "off", "--locate-every", "2"]) == 0
+    followed = records("o.jsonl")
+    assert [[d["id"] for d in line["detections"]] for line in followed] == [[1], [1], [1]]
+    assert "searched 2 frames for" in capsys.readouterr().err
+    (first,), (again,) = alone[0]["detections"], followed[0]["detections"]
+    np.testing.assert_allclose(first["keypoints"], again["keypoints"], atol=0.02)
+    assert set(first["pose"]) == {"yaw", "pitch", "roll"}
+
+
+def test_no_more_objects_than_asked_for():
+    clip = cv2.VideoCapture(str(CLIP))
+    clip.set(cv2.CAP_PROP_POS_FRAMES, 40)
+    image = clip.read()[1]
+    cv2.imwrite("two.png", np.hstack([image, image]))
+    for limit in (1, 2):
+        arguments = ["--source", "two.png", "--headless", "--json", "o.jsonl", "--max-objects", str(limit)]
+        assert run.main(arguments) == 0
+        assert len(records("o.jsonl")[0]["detections"]) == limit
+
+
 @linux
 def test_without_a_display_it_says_so_and_saves(capsys):
     assert run.main(["--source", str(CLIP), "--max-frames", "3"]) == 0

@@ -20,12 +20,13 @@ def builder():
     return trt.Builder(trt.Logger(trt.Logger.ERROR))
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-def test_compiles(builder, stage):
-    size = read_model(FOLDER).sizes[stage]
+@pytest.mark.parametrize("name", ["stage1", "stage2", "locator"])
+def test_compiles(builder, name):
+    spec = read_model(FOLDER)
+    size = {"stage1": spec.sizes[0], "stage2": spec.sizes[1], "locator": spec.locator_size}[name]
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, builder.logger)
-    parsed = parser.parse_from_file(str(FOLDER / f"stage{stage + 1}.fp32.onnx"))
+    parsed = parser.parse_from_file(str(FOLDER / f"{name}.fp32.onnx"))
     assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()

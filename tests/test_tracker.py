@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from edge_kp import Detector, Tracker
-from edge_kp.geometry import invert, transform_points
+from edge_kp.geometry import box_iou, invert, transform_points
 from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -71,10 +72,32 @@ def test_at_most_so_many_objects(detector, frames):
 def test_the_locator_rests_while_tracking(detector, frames):
     tracker = Tracker(detector, locate_every=10)
     located = []
-    for image in frames[:21]:
+    for image in frames[20:41]:
         tracker.update(image)
         located.append(tracker.last_timings["locate"] > 0)
     assert [i for i, ran in enumerate(located) if ran] == [0, 10, 20]
+
+
+def test_nobody_is_looked_for_beyond_the_limit(detector, frames):
+    tracker = Tracker(detector, max_objects=1, locate_every=2)
+    for image in frames[20:40]:
+        found = tracker.update(image)
+        located = tracker.last_timings["locate"] > 0
+    assert found
+    assert not located
+
+
+def test_a_lost_object_is_looked_for_at_once_and_not_in_every_frame(detector, frames):
+    both = [np.hstack([image, image[:, ::-1]]) for image in frames[20:30]]
+    tracker = Tracker(detector, locate_every=1000)
+    assert len(tracker.update(both[0])) == 2
+    located = []
+    for image in both[1:]:
+        one = image.copy()
+        one[:, 640:] = 0
+        tracker.update(one)
+        located.append(tracker.last_timings["locate"] > 0)
+    assert 2 <= sum(located) <= 4
 
 
 def test_an_object_that_comes_back_nearby_keeps_its_id(detector, frames):
@@ -98,6 +121,192 @@ def test_another_frame_size_starts_afresh(detector, frames):
     tracker.update(frames[0])
     found = tracker.update(frames[0][:, 60:].copy())
     assert [d.id for d in found] == [2]
+
+
+# ---- fast and full, smooth and raw -----------------------------------------------------------------------
+
+
+def test_fast_leaves_stage_1_out_while_tracking_is_good(detector, frames):
+    for track, least, most in (("full", 20, 20), ("fast", 1, 3)):
+        tracker = Tracker(detector, track=track)
+        ran = 0
+        for image in frames[20:40]:
+            tracker.update(image)
+            ran += tracker.last_timings["stage1"] > 0
+        assert least <= ran <= most
+
+
+def test_fast_agrees_with_full(detector, frames):
+    trackers = [Tracker(detector, track=track, smooth="off") for track in ("fast", "full")]
+    apart = []
+    for image in frames[20:70]:
+        (fast,), (full,) = (tracker.update(image) for tracker in trackers)
+        unit = np.linalg.norm(full.keypoints[36] - full.keypoints[45])
+        apart.append(np.linalg.norm(fast.keypoints - full.keypoints, axis=1).mean() / unit)
+    assert np.mean(apart) < 0.01
+
+
+def test_fast_finds_back_after_a_jump(detector, frames):
+    """A jump that stage 2 alone cannot follow is seen as such, and both stages run."""
+    tracker = Tracker(detector)
+    for image in frames[20:26]:
+        (before,) = tracker.update(image)
+    jumped = np.roll(frames[26], 30, axis=1)
+    (after,) = tracker.update(jumped)
+    assert tracker.last_timings["stage1"] > 0
+    assert after.id == before.id
+    assert after.box[0] - before.box[0] == pytest.approx(30, abs=6)
+
+
+def test_smoothing_calms_a_still_face(detector, frames):
+    """The same picture with fresh noise: whatever moves is jitter."""
+    rng = np.random.default_rng(0)
+    noise = [rng.normal(0, 6, frames[60].shape) for _ in range(16)]
+    images = [np.clip(frames[60] + n, 0, 255).astype(np.uint8) for n in noise]
+    jitter = {}
+    for smooth in ("off", "light", "strong"):
+        tracker = Tracker(detector, smooth=smooth)
+        points = np.stack([tracker.update(image)[0].keypoints for image in images])[4:]
+        jitter[smooth] = np.sqrt(np.mean(np.square(np.diff(points, axis=0))))
+    assert jitter["strong"] < jitter["light"] < 0.6 * jitter["off"]
+
+
+def test_every_face_is_smoothed(detector, frames):
+    rng = np.random.default_rng(0)
+    both = np.hstack([frames[60], frames[60][:, ::-1]])
+    images = [np.clip(both + rng.normal(0, 6, both.shape), 0, 255).astype(np.uint8) for _ in range(12)]
+    jitter = {}
+    for smooth in ("off", "light"):
+        tracker = Tracker(detector, smooth=smooth)
+        rows = [tracker.update(image) for image in images]
+        assert all(len(row) == 2 for row in rows)
+        points = np.array([[d.keypoints for d in row] for row in rows])[4:]
+        jitter[smooth] = np.sqrt(np.mean(np.square(np.diff(points, axis=0)), axis=(0, 2, 3)))
+    assert (jitter["light"] < 0.6 * jitter["off"]).all()
+
+
+def test_detections_agree_with_their_keypoints(tracked):
+    for detections in tracked:
+        for found in detections:
+            np.testing.assert_allclose(found.box[:2], found.keypoints.min(0))
+            np.testing.assert_allclose(found.box[2:], found.keypoints.max(0))
+
+
+def test_a_clock_that_stands_still_or_goes_back_is_survived(detector, frames):
+    tracker = Tracker(detector)
+    for image, time_s in zip(frames[20:26], (0.0, 0.1, 0.1, 0.05, 900.0, 900.04), strict=True):
+        (found,) = tracker.update(image, time_s)
+        assert np.isfinite(found.keypoints).all()
+        assert found.id == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"track": "slow"}, "track: expected one of fast, full, got 'slow'"),
+        ({"smooth": "very"}, "smooth: expected one of off, light, strong, got 'very'"),
+        ({"max_objects": 0}, "max_objects: expected at least 1, got 0"),
+        ({"locate_every": 0}, "locate_every: expected at least 1, got 0"),
+    ],
+)
+def test_wrong_options_are_refused(detector, options, message):
+    with pytest.raises(ValueError, match=message):
+        Tracker(detector, **options)
+
+
+def test_the_head_pose_comes_with_a_face(tracked):
+    first = tracked[60][0]
+    assert abs(first.pose.yaw) < 25
+    assert abs(first.pose.pitch) < 25
+    assert set(first.to_json()["pose"]) == {"yaw", "pitch", "roll"}
+
+
+# ---- two faces that meet ---------------------------------------------------------------------------------
+
+
+class Head:
+    """A head to move about, cut out of a frame by an ellipse."""
+
+    def __init__(self, frame, scale, other):
+        cut = frame[40:275, 300:496]
+        if other:  # mirrored, in other colours
+            cut = cv2.convertScaleAbs(cut[:, ::-1, ::-1], alpha=0.75, beta=30)
+        self.image = cv2.resize(cut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        height, width = self.image.shape[:2]
+        self.mask = np.zeros((height, width), np.uint8)
+        middle, axes = (width // 2, height // 2), (int(width * 0.46), int(height * 0.47))
+        cv2.ellipse(self.mask, middle, axes, 0, 0, 360, 1, -1)
+
+    def paste(self, canvas, x, y=100):
+        """Middle at (x, y); what lies outside is cut off."""
+        height, width = self.image.shape[:2]
+        to_canvas = np.float32([[1, 0, x - width / 2], [0, 1, y - height / 2]])
+        size = canvas.shape[1::-1]
+        mask = cv2.warpAffine(self.mask, to_canvas, size, flags=cv2.INTER_NEAREST) > 0
+        canvas[mask] = cv2.warpAffine(self.image, to_canvas, size)[mask]
+
+
+@pytest.fixture(scope="module")
+def heads(frames):
+    return Head(frames[60], 0.8, other=False), Head(frames[60], 0.9, other=True)
+
+
+def canvas():
+    """A plain wall of some structure."""
+    y, x = np.mgrid[0:220, 0:640]
+    return np.dstack([110 + 30 * np.sin(x / 40 + y / 25 + c) for c in range(3)]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("track", ["fast", "full"])
+def test_ids_survive_a_crossing(detector, heads, track):
+    """One head goes right, the other left in front of it, and both keep their numbers."""
+    tracker = Tracker(detector, track=track)
+    behind, front = heads
+    for i in range(60):
+        image = canvas()
+        behind.paste(image, 120 + 7 * i)
+        front.paste(image, 530 - 7 * i)
+        found = tracker.update(image)
+        if i == 8:
+            left, right = sorted(found, key=lambda d: d.box[0])
+    now = {d.id: d for d in found}
+    assert set(now) == {left.id, right.id}
+    assert now[left.id].box[0] > now[right.id].box[2], "they have swapped"
+
+
+def test_a_face_that_covers_another_gets_a_number_of_its_own(detector, frames, heads):
+    """A larger head moves in front of the one that is followed, and stays there."""
+    tracker = Tracker(detector, max_objects=1)
+    behind, front = heads[0], Head(frames[60], 1.35, other=True)
+    for i in range(60):
+        image = canvas()
+        behind.paste(image, 320)
+        if i > 10:
+            front.paste(image, max(320, 640 - 12 * (i - 10)), 110)
+        found = tracker.update(image)
+        if i == 10:
+            (before,) = found
+    (after,) = found
+    assert after.box[2] - after.box[0] > 1.3 * (before.box[2] - before.box[0]), "the other head is followed"
+    assert after.id != before.id
+
+
+def test_one_face_is_never_followed_twice(detector, frames):
+    tracker = Tracker(detector, locate_every=1)
+    for image in frames[20:60]:
+        found = tracker.update(image)
+        assert len(found) == 1
+
+
+def test_two_still_faces_side_by_side_are_two(detector, heads):
+    tracker = Tracker(detector)
+    for _ in range(5):
+        image = canvas()
+        heads[0].paste(image, 200)
+        heads[1].paste(image, 420)
+        found = tracker.update(image)
+    assert len(found) == 2
+    assert box_iou(found[0].box, found[1].box) == 0
 
 
 def test_each_frame_on_its_own_numbers_from_0(detector, frames):

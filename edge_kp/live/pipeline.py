@@ -40,7 +40,7 @@ class Worker(Protocol):
 
     last_timings: dict[str, float]
 
-    def update(self, image: Array) -> list[Detection]: ...
+    def update(self, image: Array, time_s: float | None = None) -> list[Detection]: ...
 
 
 class Sink(Protocol):
@@ -184,7 +184,7 @@ class Pipeline:
                 self._ready.set()
                 while (frame := self._frames.get()) is not None:
                     start = time.perf_counter()
-                    detections = worker.update(frame.image)
+                    detections = worker.update(frame.image, frame.time_s)
                     total = time.perf_counter() - start
                     result = Result(frame, detections, {"total": total, **worker.last_timings})
                     self.stats.add(result, live)

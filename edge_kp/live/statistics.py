@@ -41,6 +41,7 @@ class Summary:
         elapsed_s: from the start of the first frame's inference to the last result.
         fps: results per second of late.
         mean_fps: results per second of the whole run.
+        searches: frames in which the locator looked for objects.
         stages: stage → its times over the last frames in which it ran.
         age: time from capture to result over the last frames; None unless the source is live.
         dropped: frames of a live source that a newer one replaced before inference.
@@ -49,6 +50,7 @@ class Summary:
 
     frames: int = 0
     with_objects: int = 0
+    searches: int = 0
     elapsed_s: float = 0.0
     fps: float = 0.0
     mean_fps: float = 0.0
@@ -74,7 +76,7 @@ class Statistics:
         self._recent: deque[float] = deque(maxlen=window)
         self._first: float | None = None
         self._last = 0.0
-        self._frames = self._with_objects = self._dropped = 0
+        self._frames = self._with_objects = self._searches = self._dropped = 0
         self._sink_dropped: dict[str, int] = {}
 
     def add(self, result: Result, live: bool) -> None:
@@ -85,6 +87,7 @@ class Statistics:
             self._last = now
             self._frames += 1
             self._with_objects += bool(result.detections)
+            self._searches += result.timings.get("locate", 0.0) > 0
             self._recent.append(now)
             for stage, seconds in result.timings.items():
                 if seconds <= 0:  # the stage did not run on this frame
@@ -107,9 +110,10 @@ class Statistics:
         with self._lock:
             stages = {name: list(seconds) for name, seconds in self._stages.items()}
             ages, recent = list(self._ages), list(self._recent)
-            counts = self._frames, self._with_objects, self._dropped, dict(self._sink_dropped)
+            counts = self._frames, self._with_objects, self._searches, self._dropped
+            sink_dropped = dict(self._sink_dropped)
             first, last = self._first, self._last
-        frames, with_objects, dropped, sink_dropped = counts
+        frames, with_objects, searches, dropped = counts
         elapsed = last - first if first is not None else 0.0
         span = min(self.FPS_WINDOW_S, now - first) if first is not None else 0.0
         # A full window of a fast run may not reach back so far.
@@ -119,6 +123,7 @@ class Statistics:
         return Summary(
             frames=frames,
             with_objects=with_objects,
+            searches=searches,
             elapsed_s=elapsed,
             fps=late / span if span > 0 else 0.0,
             mean_fps=frames / elapsed if elapsed > 0 else 0.0,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from edge_kp.cascade import IN_PLANE, IN_PLANE_LIMIT
 from edge_kp.geometry import decompose_similarity, estimate_similarity, transform_points
 from edge_kp.templates import TemplateBank
 from edge_kp.types import Array
 
-IN_PLANE, OUT_OF_PLANE, OCCLUSION = "rotation_in_plane", "rotation_out_of_plane", "occlusion"
+OUT_OF_PLANE, OCCLUSION = "rotation_out_of_plane", "occlusion"
 OWN_ATTRIBUTES = (IN_PLANE, OUT_OF_PLANE, OCCLUSION)
-IN_PLANE_LIMIT = math.radians(15)
 OCCLUDED_SHARE = 0.1  # of the points
 
 

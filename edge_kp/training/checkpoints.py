@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ModelError: the file is missing or damaged.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such checkpoint; train it with python -m edge_kp.train") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ModelError(
             f"{path}: damaged checkpoint ({type(error).__name__}); remove it and train again"
         ) from error
-    return dict(content)
+    return content
 
 
 def load_stage(path: Path, templates: Array) -> StageNet:
@@ -45,11 +46,11 @@ def load_stage(path: Path, templates: Array) -> StageNet:
         ModelError: the file is missing, damaged, or was trained with another bank.
     """
     saved = load_checkpoint(path)
-    config = NetworkConfig(**{**saved["config"], "attributes": tuple(saved["config"]["attributes"])})
-    net = StageNet(config, templates)
     try:
+        config = NetworkConfig(**{**saved["config"], "attributes": tuple(saved["config"]["attributes"])})
+        net = StageNet(config, templates)
         net.load_state_dict(saved["net"])
-    except RuntimeError as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: does not fit its template bank; remove it and train again") from error
     return net.eval()
 
@@ -66,7 +67,8 @@ class Log:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= epoch]
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=epoch + 1)
 
-    def write(self, epoch: int, figures: dict[str, float]) -> None:
+    def write(self, epoch: int, figures: dict[str, float], told: Sequence[str]) -> None:
+        """Keep an epoch's figures, and print the loss and those in ``told``."""
         self.rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in figures.items()}})
         with replacing(self.path) as part, open(part, "w", newline="") as file:
             table = csv.DictWriter(file, list(self.rows[0]))
@@ -74,10 +76,8 @@ class Log:
             table.writerows(self.rows)
         for name, value in figures.items():
             self.board.add_scalar(name, value, epoch)
-        tqdm.write(
-            f"{self.path.parent.name} epoch {epoch}: loss {figures['total']:.2f}, "
-            f"validation NME {figures['nme']:.3f} % (prior {figures['prior_nme']:.3f} %)"
-        )
+        said = ", ".join(f"{name} {figures[name]:.4g}" for name in told)
+        tqdm.write(f"{self.path.parent.name} epoch {epoch}: loss {figures['total']:.3g}, held back: {said}")
 
     def close(self) -> None:
         self.board.close()

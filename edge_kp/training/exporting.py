@@ -8,7 +8,7 @@ import os
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from onnx import numpy_helper
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import ModelSpec, file_digest, write_model_json
-from edge_kp.training.network import ExportNet, StageNet
-from edge_kp.training.recipe import CHECK_CROPS, load_run, model_spec
+from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
+from edge_kp.training.locating import ExportLocator, load_locator
+from edge_kp.training.network import Contract, ExportNet
+from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
 
@@ -31,9 +33,12 @@ OPSET = 18
 # Largest difference from PyTorch allowed in FP32: crop coordinates for keypoints, probabilities for the rest.
 TOLERANCE = {"keypoints": 2e-4, "prior_keypoints": 2e-4}
 OTHER_TOLERANCE = 2e-3
+_STAGE_ENTRIES = ("name", "schema", "attributes", "mean_shape", "bank_sha256")
 
 
-def export_run(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> str:
+def export_run(
+    run: Path, out: Path, card: Mapping[str, Any] | None = None, locator_run: Path | None = None
+) -> str:
     """Write the model directory of a finished run and return the table of the checks.
 
     The folder is written beside ``out`` and moved there when everything passed: a failed export leaves an
@@ -41,48 +46,58 @@ def export_run(run: Path, out: Path, card: Mapping[str, Any] | None = None) -> s
 
     Args:
         card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
+        locator_run: the run whose locator is taken, where it is not ``run`` itself.
 
     Raises:
         ModelError: the run is unfinished, or a file differs from PyTorch beyond :data:`TOLERANCE`.
     """
     recipe, bank, stage1, stage2 = load_run(run)
-    crops, accuracy = _check_crops(run), _read_json(run / "evaluation.json")
+    spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
+    nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
+    images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
+    notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
+    finder = locator_run or run
+    if locator_run is not None or (run / LOCATOR_FIGURES).exists():
+        figures = _read_json(finder / LOCATOR_FIGURES)
+        locator = load_locator(finder / "locator" / "best.pt")
+        nets["locator"] = ExportLocator(locator)
+        images |= _check_images(finder / CHECK_FRAMES, ("locator",))
+        notes["locator"] = {"data": _data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
+        size, threshold = locator.config.size, float(figures["threshold"])
+        spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
     out.parent.mkdir(parents=True, exist_ok=True)
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         folder = Path(temporary)
-        spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
-        for stage_name, stage in (("stage1", stage1), ("stage2", stage2)):
-            path = folder / f"{stage_name}.fp32.onnx"
-            plain = export_stage(stage, path, _contract(spec, stage_name))
-            if stage.config.bank:
+        for name, net in nets.items():
+            path = folder / f"{name}.fp32.onnx"
+            plain = export_network(net, path, _contract(spec, name))
+            if isinstance(net, ExportNet) and net.stage.config.bank:
                 find_bank(onnx.load(path), bank.templates)
-            rows = compare(stage, {"ONNX": plain, "simplified": path}, crops[stage_name])
+            rows = compare(net, {"ONNX": plain, "simplified": path}, images[name])
             plain.unlink()
             for output, row in rows.items():
                 table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
         bank.save(folder / "templates.npz")
         files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
-        notes = {"data": _data_names(recipe.data), "accuracy": accuracy, **(card or {})}
-        write_model_json(folder, replace(spec, files=files, card=notes))
+        write_model_json(folder, replace(spec, files=files, card={**notes, **(card or {})}))
         _move_into(folder, out)
     return "\n".join(table)
 
 
-def export_stage(stage: StageNet, path: Path, contract: Mapping[str, str]) -> Path:
+def export_network(net: Contract, path: Path, contract: Mapping[str, str]) -> Path:
     """Write ``path``, simplified, and return the plain export beside it."""
     plain = path.with_suffix(".plain.onnx")
-    size = stage.config.size
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    example = torch.zeros(2, net.size, net.size, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         torch.onnx.export(
-            ExportNet(stage.eval()),
+            net.eval(),
             (example,),
             str(plain),
             input_names=["image"],
-            output_names=list(ExportNet.OUTPUTS),
+            output_names=list(net.OUTPUTS),
             opset_version=OPSET,
             dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
             dynamo=True,
@@ -127,21 +142,21 @@ def find_bank(model: onnx.ModelProto, templates: Array) -> str:
     return found[0]
 
 
-def compare(stage: StageNet, files: Mapping[str, Path], crops: Array) -> dict[str, dict[str, float]]:
+def compare(net: Contract, files: Mapping[str, Path], images: Array) -> dict[str, dict[str, float]]:
     """Largest absolute difference from PyTorch, per output and file.
 
     Args:
-        crops: uint8 (M, S, S, 3) real crops; run as one batch and as single images.
+        images: uint8 (M, S, S, 3) real crops or pictures; run as one batch and as single images.
 
     Raises:
         ModelError: a difference is beyond tolerance.
     """
-    truth = TorchBackend(stage).run(crops)
+    truth = TorchBackend(net).run(images)
     rows: dict[str, dict[str, float]] = {name: {} for name in truth}
     for label, path in files.items():
         backend = OnnxRuntimeBackend(path)
-        batch = backend.run(crops)
-        single = backend.run(crops[:1])
+        batch = backend.run(images)
+        single = backend.run(images[:1])
         for name, expected in truth.items():
             worst = max(_difference(batch[name], expected), _difference(single[name], expected[:1]))
             rows[name][label] = worst
@@ -156,21 +171,21 @@ def _difference(seen: Array, expected: Array) -> float:
     return float(np.abs(seen.astype(np.float64) - expected).max())
 
 
-def _contract(spec: ModelSpec, stage: str) -> dict[str, str]:
+def _contract(spec: ModelSpec, network: str) -> dict[str, str]:
     """What a host program must know, inside the file itself."""
     described = spec.to_json()
-    contract = {key: described[key] for key in ("name", "schema", "attributes", "mean_shape", "bank_sha256")}
-    return {"edge_kp.stage": stage, "edge_kp.spec": json.dumps({**contract, **described[stage]})}
+    common = ("name", "schema") if network == "locator" else _STAGE_ENTRIES
+    contract = {**{key: described[key] for key in common}, **described[network]}
+    return {"edge_kp.network": network, "edge_kp.spec": json.dumps(contract)}
 
 
-def _check_crops(run: Path) -> dict[str, Array]:
-    path = run / CHECK_CROPS
+def _check_images(path: Path, names: Sequence[str]) -> dict[str, Array]:
     try:
         with np.load(path) as file:
-            return {name: file[name] for name in ("stage1", "stage2")}
+            return {name: file[name] for name in names}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(
-            f"{path}: no crops to check with ({error}); run the same python -m edge_kp.train again"
+            f"{path}: no images to check with ({error}); run the same python -m edge_kp.train again"
         ) from error
 
 

@@ -1,15 +1,13 @@
-"""The training loop of one stage: from top to bottom, resumable after any kill, on one or more processes."""
+"""The training loop of a network: from top to bottom, resumable after any kill, on one or more processes."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -20,22 +18,21 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edge_kp.errors import ModelError
-from edge_kp.training.checkpoints import Log, load_checkpoint, load_stage, save_checkpoint
-from edge_kp.training.crops import CropDataset
-from edge_kp.training.losses import Batch, stage_loss
-from edge_kp.training.network import NetworkConfig, StageNet, normalise
+from edge_kp.training.checkpoints import Log, load_checkpoint, save_checkpoint
+from edge_kp.training.losses import Batch
+from edge_kp.training.network import normalise
 from edge_kp.types import Array
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How a stage is trained.
+    """How a network is trained.
 
     Attributes:
         epochs: at most this many.
         batch: samples per step, over all processes together.
         learning_rate: peak of the one-cycle schedule.
-        patience: stop after this many epochs without a better validation NME; 0 never stops early.
+        patience: stop after this many epochs without a better objective; 0 never stops early.
         amp: bfloat16 autocast.
         workers: loader processes.
     """
@@ -64,29 +61,57 @@ class Place:
         return self.rank == 0
 
 
-def train_stage(
-    net_config: NetworkConfig,
-    templates: Array,
-    train: CropDataset,
-    validation: CropDataset,
-    loop: LoopConfig,
-    out: Path,
-    place: Place,
-) -> StageNet:
-    """Train a stage, or go on where its last checkpoint stands, and return the averaged network.
+class Items(Protocol):
+    """A map-style data set whose items change from epoch to epoch."""
 
-    Writes into ``out``: ``last.pt`` (after every epoch), ``best.pt`` (lowest validation NME), ``log.csv``
-    and TensorBoard events. The result does not depend on where training was interrupted.
+    epoch: int
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained: a network, its data, and how both are judged.
+
+    Attributes:
+        net: fresh, on the place's device.
+        data: training items; their order and content depend on its ``epoch`` and their index alone.
+        config: what ``best.pt`` says of the network, enough to build it again.
+        identity: digest of all that decides the result; a checkpoint of another one is refused.
+        loss: output of the network and a batch → the parts of the loss, ``total`` among them.
+        validate: averaged network → figures of the held-back samples.
+        objective: the figure that must fall.
     """
-    torch.manual_seed(loop.seed)
-    net = StageNet(net_config, templates).to(place.device)
+
+    net: nn.Module
+    data: Items
+    config: Mapping[str, Any]
+    identity: str
+    loss: Callable[[Any, Batch], dict[str, Tensor]]
+    validate: Callable[[nn.Module], dict[str, float]]
+    objective: str
+
+
+def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None:
+    """Train, or go on where the last checkpoint stands.
+
+    Writes into ``out``: ``last.pt`` (after every epoch), ``best.pt`` (the averaged network with the lowest
+    objective), ``log.csv`` and TensorBoard events. The result does not depend on where training was
+    interrupted.
+
+    Raises:
+        ModelError: ``out`` holds a run of another identity, or the data are fewer than a batch.
+    """
+    # Images come as (B, H, W, 3): kept in that order, convolutions are up to 1.5 times as fast on a CPU.
+    net, train = task.net.to(memory_format=torch.channels_last), task.data  # type: ignore[call-overload]
     average = copy.deepcopy(net).eval()
     optimizer = torch.optim.AdamW(_decay_groups(net, loop.weight_decay), lr=loop.learning_rate)
     epoch, stale, best = 0, 0, math.inf
-    identity = _identity(net_config, templates, loop, train, validation)
     if (out / "last.pt").exists():
         saved = load_checkpoint(out / "last.pt")
-        if saved["identity"] != identity:
+        if saved["identity"] != task.identity:
             raise ModelError(
                 f"{out}: was trained with other settings or data; choose another --out or remove the folder"
             )
@@ -95,7 +120,6 @@ def train_stage(
         optimizer.load_state_dict(saved["optimizer"])
         epoch, stale, best = saved["epoch"], saved["stale"], saved["best"]
     parallel: nn.Module = nn.parallel.DistributedDataParallel(net) if place.world > 1 else net
-    mean_shape = torch.from_numpy(train.view.mean_shape.astype(np.float32)).to(place.device)
     steps = len(train) // loop.batch
     if steps == 0:
         raise ModelError(
@@ -108,21 +132,14 @@ def train_stage(
         net.train()
         sums: dict[str, Tensor] = {}
         batches = _batches(train, loop, epoch, place)
-        for step, batch in enumerate(
-            tqdm(
-                batches,
-                f"{out.name} epoch {epoch + 1}/{loop.epochs}",
-                steps,
-                disable=not place.first,
-                leave=False,
-            )
-        ):
+        title = f"{out.name} epoch {epoch + 1}/{loop.epochs}"
+        for step, batch in enumerate(tqdm(batches, title, steps, disable=not place.first, leave=False)):
             progress = (epoch * steps + step) / (loop.epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = loop.learning_rate * one_cycle(progress)
             with torch.autocast(place.device.type, torch.bfloat16, enabled=loop.amp):
                 output = parallel(normalise(batch["image"]))
-            parts = stage_loss(output, batch, mean_shape)
+            parts = task.loss(output, batch)
             optimizer.zero_grad(set_to_none=True)
             parts["total"].backward()
             nn.utils.clip_grad_norm_(net.parameters(), 20.0)
@@ -131,20 +148,21 @@ def train_stage(
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach()
 
-        figures = validate(average, validation, loop, place) if place.first else {}
+        figures = task.validate(average) if place.first else {}
         figures = _from_first(figures, place)
-        better = figures["nme"] < best or not (out / "best.pt").exists()
-        epoch, stale, best = epoch + 1, 0 if better else stale + 1, figures["nme"] if better else best
+        goal = figures[task.objective]
+        better = goal < best or not (out / "best.pt").exists()
+        epoch, stale, best = epoch + 1, 0 if better else stale + 1, goal if better else best
         if log:
             losses = {name: float(value) / steps for name, value in sums.items()}
-            log.write(epoch, {"lr": optimizer.param_groups[0]["lr"], **losses, **figures})
+            log.write(epoch, {"lr": optimizer.param_groups[0]["lr"], **losses, **figures}, list(figures))
             if better:
-                save_checkpoint(out / "best.pt", {"config": asdict(net_config), "net": average.state_dict()})
+                save_checkpoint(out / "best.pt", {"config": dict(task.config), "net": average.state_dict()})
             save_checkpoint(
                 out / "last.pt",
                 {
-                    "identity": identity,
-                    "config": asdict(net_config),
+                    "identity": task.identity,
+                    "config": dict(task.config),
                     "net": net.state_dict(),
                     "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -157,7 +175,6 @@ def train_stage(
         log.close()
     if place.world > 1:
         dist.barrier()
-    return load_stage(out / "best.pt", templates).to(place.device)
 
 
 def one_cycle(progress: float, warm_up: float = 0.05) -> float:
@@ -167,32 +184,7 @@ def one_cycle(progress: float, warm_up: float = 0.05) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-@torch.no_grad()
-def validate(net: StageNet, data: CropDataset, loop: LoopConfig, place: Place) -> dict[str, float]:
-    """Mean errors in % of the reference distance ``nme``, ``prior_nme``; mean ``validation_score``."""
-    net.eval()
-    errors: list[Tensor] = []
-    prior_errors: list[Tensor] = []
-    scores: list[Tensor] = []
-    a, b = data.shape_attributes.reference
-    for batch in batch_loader(data, np.arange(len(data)).reshape(1, -1), loop, place, split=loop.batch):
-        with torch.autocast(place.device.type, torch.bfloat16, enabled=loop.amp):
-            output = net(normalise(batch["image"]))
-        truth, seen = batch["keypoints"], batch["labelled"]
-        unit = (truth[:, a] - truth[:, b]).norm(dim=-1)
-        unit = torch.where(seen[:, a] * seen[:, b] * unit > 0, unit, batch["unit"])
-        for out, rows in ((output.keypoints, errors), (output.prior_keypoints, prior_errors)):
-            distance = ((out - truth).norm(dim=-1) * seen).sum(1) / seen.sum(1)
-            rows.append(100 * distance / unit)
-        scores.append(torch.sigmoid(output.score_logit))
-    return {
-        "nme": float(torch.cat(errors).mean()),
-        "prior_nme": float(torch.cat(prior_errors).mean()),
-        "validation_score": float(torch.cat(scores).mean()),
-    }
-
-
-def _batches(data: CropDataset, loop: LoopConfig, epoch: int, place: Place) -> Iterator[Batch]:
+def _batches(data: Items, loop: LoopConfig, epoch: int, place: Place) -> Iterator[Batch]:
     """This process's share of every batch of an epoch; the order depends on seed and epoch alone."""
     order = np.random.default_rng([loop.seed, epoch]).permutation(len(data))
     steps = len(order) // loop.batch
@@ -201,7 +193,7 @@ def _batches(data: CropDataset, loop: LoopConfig, epoch: int, place: Place) -> I
 
 
 def batch_loader(
-    data: CropDataset, rows: Array, loop: LoopConfig, place: Place, split: int | None = None
+    data: Items, rows: Array, loop: LoopConfig, place: Place, split: int | None = None
 ) -> Iterator[Batch]:
     lists = [row.tolist() for row in rows]
     if split:
@@ -248,20 +240,3 @@ def _from_first(figures: dict[str, float], place: Place) -> dict[str, float]:
         dist.broadcast_object_list(box, 0)
         return box[0]
     return figures
-
-
-def _identity(
-    net: NetworkConfig, templates: Array, loop: LoopConfig, data: CropDataset, validation: CropDataset
-) -> str:
-    """Digest of all that decides the result; the worker count does not."""
-    settings = {**asdict(loop), "workers": None, **asdict(net), "augmentation": asdict(data.augmentation)}  # type: ignore[arg-type]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(templates.tobytes())
-    if data.view.errors is not None:
-        digest.update(data.view.errors.tobytes())
-    digest.update(data.index.tobytes())
-    for region in [*data.regions, *validation.regions]:
-        digest.update(region.key.encode())
-        digest.update(region.keypoints.tobytes() + region.visible.tobytes())
-        digest.update(repr(sorted(region.attributes.items())).encode())
-    return digest.hexdigest()

@@ -190,8 +190,12 @@ class StageNet(nn.Module):
         v, u = torch.meshgrid(centres, centres, indexing="ij")
         self.register_buffer("pixel_grid", torch.stack([u, v], -1).view(1, -1, 2), persistent=False)
 
-    def forward(self, image: Tensor) -> StageOutput:
-        """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates."""
+    def forward(self, image: Tensor, gather: bool = False) -> StageOutput:
+        """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates.
+
+        Args:
+            gather: read features by :func:`gather_cells` instead of GridSample, with the same result.
+        """
         correction = None
         if self.correction is not None:
             correction = self.correction(image)
@@ -209,7 +213,7 @@ class StageNet(nn.Module):
         coarse = F.interpolate(self.lateral_sixteenth(sixteenth), scale_factor=2.0)
         coarse = F.relu(coarse + self.lateral_eighth(eighth))
         local = self.local(quarter + F.interpolate(coarse, scale_factor=2.0)).float()
-        hidden = self.read_points(local, prior, context)
+        hidden = self.read_points(local, prior, context, gather)
         residual = self.residual(hidden).float().transpose(1, 2) * 0.1
         keypoints = prior + residual
         if correction is not None:
@@ -232,11 +236,15 @@ class StageNet(nn.Module):
         with torch.autocast(device, enabled=False):
             return mixture @ self.bank
 
-    def read_points(self, local: Tensor, prior: Tensor, context: Tensor) -> Tensor:
+    def read_points(self, local: Tensor, prior: Tensor, context: Tensor, gather: bool = False) -> Tensor:
         """Features (B, hidden, N) of every point, read around its prior keypoint."""
         # Shape-indexed features (Cao et al. 2012): where to look is not a path for gradients.
-        where = prior.detach().unsqueeze(2) + self.offsets
-        seen = F.grid_sample(local, 2 * where - 1, align_corners=False, padding_mode="border")
+        prior = prior.detach()
+        if gather:
+            seen = gather_cells(local, prior, self.OFFSETS)
+        else:
+            where = prior.unsqueeze(2) + self.offsets
+            seen = F.grid_sample(local, 2 * where - 1, align_corners=False, padding_mode="border")
         channels, cells = local.shape[1], self.OFFSETS**2
         seen = seen.permute(0, 1, 3, 2).reshape(-1, channels * cells, self.points)
         hidden = F.relu(self.read(seen) + self.point_context(context).unsqueeze(2) + self.point_embedding)
@@ -244,17 +252,60 @@ class StageNet(nn.Module):
         return hidden + F.relu(self.refine(F.relu(hidden)))
 
 
-class ExportNet(nn.Module):
-    """A stage with its contract: uint8 BGR (B, S, S, 3) in, probabilities and crop coordinates out."""
+def gather_cells(features: Tensor, points: Tensor, side: int) -> Tensor:
+    """Bilinear samples on a ``side`` × ``side`` neighbourhood, one cell apart, of each point.
+
+    The same as GridSample with borders repeated. ONNX Runtime's works out where to look again for every
+    channel; here all channels of a cell are read at once, which takes a quarter of the time.
+
+    Args:
+        features: (B, C, G, G).
+        points: (B, N, 2) crop coordinates.
+
+    Returns:
+        (B, C, N, side²), rows of the neighbourhood from top to bottom.
+    """
+    _, channels, height, width = features.shape
+    at = points * features.new_tensor([width, height]) - 0.5
+    corner = torch.floor(at)
+    reach = torch.arange(side + 1, device=features.device) - side // 2
+    column = (corner[..., 0:1] + reach).clamp(0, width - 1)
+    row = (corner[..., 1:2] + reach).clamp(0, height - 1)
+    cell = (row.unsqueeze(-1) * width + column.unsqueeze(-2)).to(torch.int64)
+    # A sum, not expand: that would ask the graph for its batch size, and TensorRT for the shape of a uint8.
+    every = torch.zeros(1, 1, channels, dtype=torch.int64, device=features.device)
+    seen = torch.gather(features.flatten(2).transpose(1, 2), 1, cell.flatten(1).unsqueeze(2) + every)
+    seen = seen.view(-1, points.shape[1], side + 1, side + 1, channels)
+    right, down = (at - corner).unsqueeze(-1).unsqueeze(-1).unsqueeze(-1).unbind(2)
+    seen = torch.lerp(seen[:, :, :-1], seen[:, :, 1:], down)
+    seen = torch.lerp(seen[:, :, :, :-1], seen[:, :, :, 1:], right)
+    return seen.flatten(2, 3).permute(0, 3, 1, 2)
+
+
+class Contract(nn.Module):
+    """A network as it is exported: uint8 BGR (B, S, S, 3) in, named outputs for a host program out.
+
+    Attributes:
+        OUTPUTS: names of what ``forward`` returns.
+        size: side S of the input image, pixels.
+    """
+
+    OUTPUTS: tuple[str, ...]
+    size: int
+
+
+class ExportNet(Contract):
+    """A stage: probabilities and crop coordinates out."""
 
     OUTPUTS = ("keypoints", "prior_keypoints", "mixture", "score", "visibility", "attributes")
 
     def __init__(self, stage: StageNet) -> None:
         super().__init__()
         self.stage = stage
+        self.size = stage.config.size
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        out = self.stage(normalise(image))
+        out = self.stage(normalise(image), gather=True)
         return (
             out.keypoints,
             out.prior_keypoints,

@@ -16,7 +16,6 @@ from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
 from edge_kp.files import replacing
 from edge_kp.modeldir import ModelSpec
-from edge_kp.schema import BUILT_IN
 from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
@@ -25,10 +24,11 @@ from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.evaluation import evaluate, summary_table
-from edge_kp.training.loop import LoopConfig, Place, batch_loader, train_stage
-from edge_kp.training.network import NetworkConfig, StageNet, normalise
+from edge_kp.training.loop import LoopConfig, Place, batch_loader
+from edge_kp.training.network import ExportNet, NetworkConfig, StageNet, normalise
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
 from edge_kp.training.split import training_samples
+from edge_kp.training.stage import train_stage
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
 
@@ -45,6 +45,7 @@ class Recipe:
         k: templates in the bank.
         box_rule: what a box is: tight around the keypoints, or the whole image.
         sizes, widths, epochs: of stage 1 and stage 2.
+        locator_size, locator_width, locator_epochs: of the locator.
         scale: side of the stage-1 crop in sides of the box.
         bank: False trains without templates, for comparison.
     """
@@ -57,6 +58,9 @@ class Recipe:
     sizes: tuple[int, int] = (112, 128)
     widths: tuple[int, int] = (24, 32)
     epochs: tuple[int, int] = (40, 60)
+    locator_size: int = 320
+    locator_width: int = 32
+    locator_epochs: int = 40
     scale: float = 1.6
     batch: int = 64
     learning_rate: float = 2e-3
@@ -97,7 +101,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     """
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
     _check(recipe, train, place)
-    _claim(recipe, out, place)
+    claim(recipe, out, place)
     schema = train.schema
     bank = _bank(recipe, train, out, place)
     attributes = attribute_names([s.attributes for s in train.samples])
@@ -126,15 +130,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         )
 
     def loop(stage: int) -> LoopConfig:
-        return LoopConfig(
-            recipe.epochs[stage],
-            recipe.batch,
-            recipe.learning_rate,
-            patience=recipe.patience,
-            seed=recipe.seed + stage,
-            amp=recipe.amp,
-            workers=workers,
-        )
+        return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
 
     def network(stage: int) -> NetworkConfig:
         return NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, attributes, recipe.bank)
@@ -168,7 +164,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             stage2=np.stack([second[i]["image"] for i in range(len(second))]),
         )
     spec = model_spec(recipe, bank, attributes, out.name)
-    cascade = Cascade(spec, TorchBackend(stage1, place.device), TorchBackend(stage2, place.device))
+    cascade = Cascade(spec, *(TorchBackend(ExportNet(net), place.device) for net in (stage1, stage2)))
     summary = evaluate(cascade, held, "jitter").summary()
     result = {
         "boxes": "jitter",
@@ -182,6 +178,19 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     return result
 
 
+def loop_config(recipe: Recipe, epochs: int, seed: int, workers: int) -> LoopConfig:
+    """How a recipe trains each of its networks."""
+    return LoopConfig(
+        epochs,
+        recipe.batch,
+        recipe.learning_rate,
+        patience=recipe.patience,
+        seed=seed,
+        amp=recipe.amp,
+        workers=workers,
+    )
+
+
 def model_spec(recipe: Recipe, bank: TemplateBank, attributes: tuple[str, ...], name: str) -> ModelSpec:
     """What a host program must know of a trained run."""
     return ModelSpec(
@@ -192,7 +201,7 @@ def model_spec(recipe: Recipe, bank: TemplateBank, attributes: tuple[str, ...], 
         sizes=recipe.sizes,
         scale=recipe.scale,
         box_rule=recipe.box_rule,
-        locator="haar-face" if bank.schema.name in BUILT_IN and recipe.box_rule != "image" else "image",
+        locator="image",
         score_threshold=0.5,
         bank_digest=bank.digest,
     )
@@ -234,7 +243,7 @@ def _check(recipe: Recipe, train: Dataset, place: Place) -> None:
         raise ModelError(f"--k: {recipe.k} templates from {len(train.samples)} samples; lower --k")
 
 
-def _claim(recipe: Recipe, out: Path, place: Place) -> None:
+def claim(recipe: Recipe, out: Path, place: Place) -> None:
     """Write ``run.json``, or make sure that the one there is the same recipe."""
     path = out / "run.json"
     if path.exists():
@@ -245,7 +254,7 @@ def _claim(recipe: Recipe, out: Path, place: Place) -> None:
     elif place.first:
         with replacing(path) as part:
             part.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
-    _wait(place)
+    wait(place)
 
 
 def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBank:
@@ -260,7 +269,7 @@ def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBa
         shares = np.bincount(nearest, minlength=len(bank)) / len(shapes)
         cv2.imwrite(str(path.with_suffix(".png")), draw_bank(bank, shares))
         bank.save(path)
-    _wait(place)
+    wait(place)
     bank = TemplateBank.load(path)
     if bank.schema != train.schema:
         raise ModelError(f"{path}: its keypoints are not those of the data; choose another --out")
@@ -282,7 +291,7 @@ def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfi
         errors = np.clip(np.stack(rows), [-1.0, -0.5, -0.3, -0.3], [1.0, 0.5, 0.3, 0.3])
         with replacing(path) as part:
             np.savez(part, errors=errors)
-    _wait(place)
+    wait(place)
     errors = np.asarray(np.load(path)["errors"])
     if place.first:
         spread = np.sqrt((errors**2).mean(0))
@@ -294,6 +303,7 @@ def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfi
     return errors
 
 
-def _wait(place: Place) -> None:
+def wait(place: Place) -> None:
+    """Until every process has come so far."""
     if place.world > 1:
         dist.barrier()

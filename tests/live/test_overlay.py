@@ -1,11 +1,13 @@
 """The overlay: what is drawn where, and that nothing a detector may deliver breaks it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import FACE68, KeypointSchema
-from edge_kp.types import Detection
+from edge_kp.types import Detection, HeadPose
 
 PAIR = KeypointSchema("pair", ("a", "b"), (), (), (0, 1))
 GRAY = np.full((240, 320, 3), 128, np.uint8)
@@ -49,6 +51,18 @@ def test_the_image_stays_as_it_is_unless_asked():
         draw_detections(image, [found([[100, 100], [200, 150]])], PAIR, text="12 fps", in_place=True) is image
     )
     assert (image == drawn).all()
+
+
+def test_the_pose_is_drawn_as_axes_out_of_the_middle_of_the_box():
+    one = found([[100, 100], [200, 150]], box=[40, 60, 240, 220])
+    turned = replace(one, pose=HeadPose(yaw=0, pitch=0, roll=0))
+    without, drawn = draw_detections(GRAY, [one], PAIR), draw_detections(GRAY, [turned], PAIR)
+    red, green = drawn[140, 175].astype(int), drawn[175, 140].astype(int)  # to its left, to its chin
+    assert red[2] > 180 > max(red[0], red[1])
+    assert green[1] > 150 > max(green[0], green[2])
+    assert (without[140, 175] == 128).all()
+    away = draw_detections(GRAY, [replace(one, pose=HeadPose(yaw=0, pitch=0, roll=90))], PAIR)
+    assert away[175, 140, 2] > 180  # clockwise by a quarter: its left is below
 
 
 def test_nothing_found_draws_nothing():

@@ -65,7 +65,7 @@ class Worker:
         self.threads = []
         self.last_timings = {}
 
-    def update(self, image):
+    def update(self, image, time_s=None):
         number = int(image[0, 0, 0])
         self.seen.append(number)
         self.threads.append(threading.current_thread())
@@ -342,7 +342,7 @@ def test_statistics_give_percentiles_per_stage_over_a_bounded_window():
     stats.sink_drop("b", 2)
     stats.sink_drop("b", 3)
     summary = stats.summary()
-    assert (summary.frames, summary.with_objects) == (1000, 400)
+    assert (summary.frames, summary.with_objects, summary.searches) == (1000, 400, 250)
     assert summary.stages["total"].p50 == pytest.approx(10)
     assert summary.stages["total"].p95 == pytest.approx(50)
     assert summary.stages["locate"].p50 == pytest.approx(4)
@@ -403,7 +403,7 @@ class Camera:
 class Worker:
     last_timings = {}
     count = 0
-    def update(self, image):
+    def update(self, image, time_s=None):
         self.count += 1
         if self.count == 20:
             print("running", flush=True)

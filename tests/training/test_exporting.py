@@ -21,7 +21,7 @@ from edge_kp.export import main
 from edge_kp.modeldir import ModelSpec, file_digest, read_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
-from edge_kp.training.exporting import compare, export_stage, find_bank
+from edge_kp.training.exporting import compare, export_network, find_bank
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
 from edge_kp.training.recipe import load_run
 from edge_kp.training.torch_backend import TorchBackend
@@ -62,7 +62,7 @@ def copy(tiny_model: Path, tmp_path: Path) -> Path:
 def test_the_folder_holds_what_its_description_says(tiny_model: Path, tiny_run: Path) -> None:
     spec = read_model(tiny_model)
     assert {p.name for p in tiny_model.iterdir()} == {*spec.files, "model.json"}
-    assert set(spec.files) == {"stage1.fp32.onnx", "stage2.fp32.onnx", "templates.npz"}
+    assert set(spec.files) == {*(f"{n}.fp32.onnx" for n in ("locator", "stage1", "stage2")), "templates.npz"}
     for name, digest in spec.files.items():
         assert file_digest(tiny_model / name) == digest
     bank = TemplateBank.load(tiny_model / "templates.npz")
@@ -133,19 +133,19 @@ def test_a_network_that_does_much_is_exported_as_well(tmp_path: Path, kites: Any
         net.mixture.weight.normal_(0, 5)
         net.residual.weight.normal_(0, 1)
     images = np.stack([cv2.resize(s.load(), (32, 32)) for s in kites(6)])
-    out = TorchBackend(net).run(images)
+    out = TorchBackend(ExportNet(net)).run(images)
     assert np.ptp(out["keypoints"], axis=0).max() > 0.05
     assert np.abs(out["keypoints"] - out["prior_keypoints"]).max() > 0.01
     path = tmp_path / "lively.onnx"
-    plain = export_stage(net, path, {"edge_kp.stage": "test"})
-    rows = compare(net, {"ONNX": plain, "simplified": path}, images)
+    plain = export_network(ExportNet(net), path, {"edge_kp.network": "test"})
+    rows = compare(ExportNet(net), {"ONNX": plain, "simplified": path}, images)
     assert set(rows) == set(ExportNet.OUTPUTS)
     assert max(max(row.values()) for row in rows.values()) < 1e-4
     find_bank(onnx.load(path), templates)
     with torch.no_grad():
         net.residual.bias += 0.05
     with pytest.raises(ModelError, match=r"lively\.onnx: keypoints differs from PyTorch by .*e-03"):
-        compare(net, {"simplified": path}, images)
+        compare(ExportNet(net), {"simplified": path}, images)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -171,7 +171,7 @@ def test_the_contract_of_a_file(tiny_model: Path, stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_file_says_what_a_host_program_must_know(tiny_model: Path, stage: str) -> None:
     about = {p.key: p.value for p in onnx.load(onnx_file(tiny_model, stage)).metadata_props}
-    assert about["edge_kp.stage"] == stage
+    assert about["edge_kp.network"] == stage
     spec = json.loads(about["edge_kp.spec"])
     described = json.loads((tiny_model / "model.json").read_text())
     for name in ("name", "schema", "attributes", "mean_shape", "bank_sha256"):
@@ -186,7 +186,9 @@ def test_a_graph_that_tensorrt_takes(tiny_model: Path, stage: str) -> None:
     kinds = {n.op_type for n in graph.node}
     assert not kinds & {"AffineGrid", "DeformConv", "NonZero", "Loop", "If", "Scan", "SequenceEmpty"}
     assert all(n.domain in ("", "ai.onnx") for n in graph.node)
-    assert sum(n.op_type == "GridSample" for n in graph.node) == (2 if stage == "stage1" else 1)
+    # The picture is turned by GridSample; features are gathered.
+    assert sum(n.op_type == "GridSample" for n in graph.node) == (stage == "stage1")
+    assert sum(n.op_type == "GatherElements" for n in graph.node) == 1
 
 
 # ---- the bank inside ---------------------------------------------------------------------------------------
@@ -233,6 +235,52 @@ def test_the_constant_decides_the_result(tiny_model: Path, tiny_run: Path, tmp_p
     before = OnnxRuntimeBackend(onnx_file(tiny_model, "stage2")).run(images)["prior_keypoints"]
     after = OnnxRuntimeBackend(tmp_path / "moved.onnx").run(images)["prior_keypoints"]
     np.testing.assert_allclose(after - before, np.broadcast_to([0.1, -0.05], before.shape), atol=1e-5)
+
+
+# ---- the locator -----------------------------------------------------------------------------------------
+
+
+def test_the_locator_carries_its_contract(tiny_model: Path, tiny_run: Path) -> None:
+    spec = read_model(tiny_model)
+    figures = json.loads((tiny_run / "locator.json").read_text())
+    assert (spec.locator, spec.locator_size) == ("network", 64)
+    assert spec.locator_threshold == figures["threshold"]
+    assert spec.card["locator"] == {"data": ["synthetic:300"], "accuracy": figures}
+    model = onnx.load(onnx_file(tiny_model, "locator"))
+    said = {p.key: p.value for p in model.metadata_props}
+    assert said["edge_kp.network"] == "locator"
+    assert json.loads(said["edge_kp.spec"])["size"] == 64
+    assert [o.name for o in model.graph.output] == ["boxes", "score"]
+    with np.load(tiny_run / "check_frames.npz") as file:
+        pictures = file["locator"]
+    out = OnnxRuntimeBackend(onnx_file(tiny_model, "locator")).run(pictures)
+    assert out["boxes"].shape == (len(pictures), 64, 4)
+    assert (out["boxes"][..., 2:] > out["boxes"][..., :2]).all()
+
+
+def test_without_a_locator_the_whole_frame_is_the_box_and_it_says_so(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "locator.json").unlink()
+    assert main(["--run", str(run), "--out", str(tmp_path / "model")]) == 0
+    assert "--part locator" in capsys.readouterr().out
+    spec = read_model(tmp_path / "model")
+    assert (spec.locator, spec.locator_size) == ("image", 0)
+    assert "locator.fp32.onnx" not in spec.files
+
+
+def test_the_locator_of_another_run(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
+    stages = Path(shutil.copytree(tiny_run, tmp_path / "stages"))
+    for name in ("locator.json", "check_frames.npz"):
+        (stages / name).unlink()
+    shutil.rmtree(stages / "locator")
+    model = tmp_path / "model"
+    assert main(["--run", str(stages), "--locator", str(tiny_run), "--out", str(model)]) == 0
+    assert read_model(model).locator == "network"
+    assert main(["--run", str(tiny_run), "--locator", str(stages), "--out", str(model)]) == 1
+    assert "locator.json: the run is not finished" in capsys.readouterr().err
+    assert read_model(model).locator == "network"
 
 
 # ---- exports that fail -------------------------------------------------------------------------------------
@@ -302,7 +350,7 @@ def test_an_export_that_differs_leaves_the_old_model_alone(
         return plain
 
     before = content(copy)
-    monkeypatch.setattr(exporting, "export_stage", faulty)
+    monkeypatch.setattr(exporting, "export_network", faulty)
     assert main(["--run", str(tiny_run), "--out", str(copy)]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     expected = {"points": "keypoints differs from PyTorch by 1.00e-03", "bank": "one MatMul, found 0"}

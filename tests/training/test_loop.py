@@ -24,15 +24,17 @@ from edge_kp.errors import ModelError
 from edge_kp.metrics import nme
 from edge_kp.templates import TemplateBank, build_bank
 from edge_kp.training import loop as loop_module
+from edge_kp.training import stage as stage_module
 from edge_kp.training.attributes import OWN_ATTRIBUTES, ShapeAttributes
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.crops import CropDataset, StageView
-from edge_kp.training.loop import LoopConfig, Place, one_cycle, train_stage
+from edge_kp.training.loop import LoopConfig, Place, one_cycle
 from edge_kp.training.network import NetworkConfig, StageNet
 from edge_kp.training.recipe import load_run
 from edge_kp.training.regions import cut_regions
 from edge_kp.training.samples import Sample
+from edge_kp.training.stage import train_stage
 from edge_kp.training.synthetic import read_synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +125,7 @@ def test_a_stage_learns(kites: Any, tmp_path: Path) -> None:
         assert sum(float(row[name]) for name in parts) == pytest.approx(float(row["total"]), rel=1e-4)
         assert {"lr", "nme", "prior_nme", "validation_score"} <= row.keys()
     # What comes back is the best epoch's averaged network.
-    figures = loop_module.validate(net, task.held, SHORT, HERE)
+    figures = stage_module.validate(net, task.held, SHORT, HERE)
     assert figures["nme"] == pytest.approx(best, rel=1e-4)
 
 
@@ -134,11 +136,11 @@ def test_validation_error_equals_plain_numpy(tmp_path: Path) -> None:
     gap = task.held.regions[2].keypoints
     gap[[schema.reference[0], 7]] = np.nan
     net = StageNet(NETWORK, task.bank.templates)
-    found = loop_module.validate(net, task.held, SHORT, HERE)
+    found = stage_module.validate(net, task.held, SHORT, HERE)
     expected = []
     for item in (task.held[i] for i in range(len(task.held))):
         with torch.no_grad():
-            points = net(loop_module.normalise(torch.from_numpy(item["image"][None]))).keypoints[0].numpy()
+            points = net(stage_module.normalise(torch.from_numpy(item["image"][None]))).keypoints[0].numpy()
         known = item["labelled"] == 1
         distance = np.linalg.norm(points - item["keypoints"], axis=1)[known].mean()
         a, b = schema.reference
@@ -324,7 +326,7 @@ def run_with_figures(out: Path, monkeypatch: pytest.MonkeyPatch, nmes: list[floa
     def validate(*_: Any) -> dict[str, float]:
         return {"nme": next(given_figures), "prior_nme": 1.0, "validation_score": 1.0}
 
-    monkeypatch.setattr(loop_module, "validate", validate)
+    monkeypatch.setattr(stage_module, "validate", validate)
     synthetic_task().run(out, replace(SHORT, epochs=len(nmes), batch=40, **changes))
     return len(rows(out))
 
@@ -384,7 +386,7 @@ def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
         import torch, torch.distributed as dist
         from pathlib import Path
         from torch.optim.optimizer import register_optimizer_step_post_hook
-        from edge_kp.training.loop import train_stage
+        from edge_kp.training.stage import train_stage
         from edge_kp.training.place import training_place
         from test_loop import NETWORK, SHORT, synthetic_task
         used = []

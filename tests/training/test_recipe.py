@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,11 +19,13 @@ from edge_kp.templates import TemplateBank
 from edge_kp.train import main
 from edge_kp.training import split as split_module
 from edge_kp.training.datasets import Dataset
+from edge_kp.training.locating import LocatorConfig, load_locator
 from edge_kp.training.loop import Place
 from edge_kp.training.recipe import Recipe, load_run, model_spec, train_cascade
 from edge_kp.training.split import training_samples
 
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
+TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2"]
 
 
 def keys(samples: Any) -> set[str]:
@@ -115,8 +118,10 @@ def test_a_run_is_written_whole(tiny_run: Path) -> None:
         *("run.json", "templates.npz", "templates.png", "stage1_errors.npz", "check_crops.npz"),
         *("evaluation.json", "stage1/last.pt", "stage1/best.pt", "stage1/log.csv"),
         *("stage2/last.pt", "stage2/best.pt", "stage2/log.csv"),
+        *("locator_first/last.pt", "locator_first/best.pt", "locator_first/log.csv", "unlabelled.npz"),
+        *("locator/last.pt", "locator/best.pt", "locator/log.csv", "locator.json", "check_frames.npz"),
     }
-    assert sum("tensorboard/events" in n for n in names) == 2
+    assert sum("tensorboard/events" in n for n in names) == 4
     assert cv2.imread(str(tiny_run / "templates.png")) is not None
     with np.load(tiny_run / "stage1_errors.npz") as file:
         errors = file["errors"]
@@ -156,12 +161,8 @@ def test_recipes_survive_their_file(tmp_path: Path) -> None:
     assert Recipe.read(tmp_path / "run.json") == recipe
 
 
-def test_the_model_spec_says_how_to_find_boxes(tiny_run: Path) -> None:
+def test_the_model_spec_says_how_to_crop(tiny_run: Path) -> None:
     recipe, bank, *_ = load_run(tiny_run)
-    assert model_spec(recipe, bank, ("occlusion",), "x").locator == "image"  # no face
-    face = TemplateBank(replace(bank.schema, name="face68"), bank.templates, bank.mean_shape)
-    assert model_spec(recipe, face, (), "x").locator == "haar-face"
-    assert model_spec(replace(recipe, box_rule="image"), face, (), "x").locator == "image"
     spec = model_spec(recipe, bank, ("occlusion",), "x")
     assert (spec.sizes, spec.scale, spec.bank_digest) == ((48, 48), 1.6, bank.digest)
 
@@ -173,7 +174,7 @@ def test_the_same_command_finds_the_run_finished(tiny_run: Path, capsys: pytest.
     before = {p: p.read_bytes() for p in tiny_run.rglob("*.pt")}
     assert main(["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tiny_run)]) == 0
     assert {p: p.read_bytes() for p in before} == before
-    assert "validation NME" not in capsys.readouterr().out
+    assert "epoch" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -231,3 +232,66 @@ def test_settings_that_cannot_work_are_told_in_one_line_and_can_be_mended(
     assert message in errors[0]
     if (tmp_path / "run" / "run.json").exists():
         assert (tmp_path / "run" / "stage1" / "last.pt").exists(), "refused, and the folder is taken"
+
+
+# ---- the locator -----------------------------------------------------------------------------------------
+
+
+def test_a_run_holds_a_locator_and_says_how_good_it_is(tiny_run: Path) -> None:
+    assert load_locator(tiny_run / "locator" / "best.pt").config == LocatorConfig(64, 8)
+    figures = json.loads((tiny_run / "locator.json").read_text())
+    assert figures["photos"] > 0
+    assert 0 <= figures["recall"] <= 1
+    assert 0 < figures["threshold"] <= 1
+    with np.load(tiny_run / "check_frames.npz") as file:
+        assert file["locator"].shape[1:] == (64, 64, 3)
+    with np.load(tiny_run / "unlabelled.npz") as file:
+        assert file["counts"].sum() == len(file["boxes"])
+
+
+def test_an_object_that_fills_the_image_needs_no_locator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "--data",
+        "synthetic:40",
+        "--box",
+        "image",
+        "--part",
+        "locator",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(command) == 1
+    assert "there is none to find" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_locator_of_impossible_size_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "--data",
+        "synthetic:40",
+        "--part",
+        "locator",
+        "--out",
+        str(tmp_path / "run"),
+        "--workers",
+        "0",
+    ]
+    assert main([*command, "--locator-size", "100"]) == 1
+    error = capsys.readouterr().err
+    assert "multiple of 32" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_boxes_found_for_other_photos_are_refused(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "locator" / "best.pt").unlink()
+    np.savez(run / "unlabelled.npz", boxes=np.zeros((0, 4), np.float32), counts=np.zeros(3, int))
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--part", "locator"]
+    assert main([*command, "--out", str(run)]) == 1
+    assert "was made for other photos" in capsys.readouterr().err

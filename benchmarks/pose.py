@@ -1,0 +1,401 @@
+"""Head pose of simulated faces: ``python -m benchmarks.pose --model ict_face.npz --data SPEC``.
+
+The 3D face model (ICT-FaceKit in one .npz: ``vertices``, ``identity``, ``expression``, ``landmarks68``) gives
+random people (standard normal identity weights) with random expressions (up to five units, each 0 to 1), seen
+by cameras of 40 to 75 degrees: the face 10 to 60 % of the frame wide, anywhere in it, yaw up to 75, pitch up
+to 40, roll up to 45 degrees, keypoints off by normal noise of up to 3 % of the eye distance. Angles are
+against the line of sight; ``turn`` is the angle of the one rotation between the true pose and the found one.
+
+The faces come with two kinds of labels. ``exact`` ones are the model's landmarks. People's labels follow
+other rules (where a brow ends, which edge of the nose is meant), so for ``labelled`` the model's mean face is
+replaced by the shape that the labels of the photos in ``--data`` have: symmetric structure from motion, which
+knows of the model no more than where to start. Without ``--data`` there is only ``exact``.
+
+The jaw is exact in both, which labels of the visible contour are not. The poses which that search finds for
+the photos are no truth, but the only reference that there is for photos. All methods but ``solvePnP`` are
+held against it, as a cross-check of the simulation: a slope far from the others' is a method that misreads
+real labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.common import write_result
+from edge_kp.cli import natural, positive, run_cli
+from edge_kp.errors import DataError
+from edge_kp.pose import HeadPose, PoseModel, load_face68, pose_model
+from edge_kp.schema import FACE68, FACE98
+from edge_kp.training.datasets import load_dataset
+from edge_kp.types import Array
+
+INNER = np.arange(17, 68)
+RIGID = np.array([*range(27, 36), 36, 39, 42, 45])  # nose and corners of the eyes
+FRAME = (1280.0, 960.0)
+YAW_BINS = ((0, 20), (20, 40), (40, 60), (60, 90))
+DISTANCE_BINS = ((15, 25), (25, 40), (40, 60), (60, 100), (100, 200))
+COLUMNS = "mean yaw pitch roll turn | 95th percentile yaw pitch roll turn; absolute errors, degrees"
+COVERS: dict[str, list[int]] = {
+    "nothing": [],
+    "eyes": [*range(36, 48)],
+    "nose": [*range(27, 36)],
+    "nose and mouth": [*range(27, 36), *range(48, 68)],
+    "mouth": [*range(48, 68)],
+    "eyes and brows": [*range(17, 27), *range(36, 48)],
+    "one half": [i for i, pair in enumerate(FACE68.flip_index) if i < pair],
+}
+
+Method = Callable[[Array], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class FaceModel:
+    """Landmarks of the 3D model, cm, centred as the shipped asset is.
+
+    Attributes:
+        mean: (68, 3).
+        identity: (I, 68, 3) offsets for one standard deviation each.
+        expression: (E, 68, 3) offsets of expression units.
+    """
+
+    mean: Array
+    identity: Array
+    expression: Array
+
+    def shapes(self, count: int, rng: np.random.Generator) -> Array:
+        """(count, 68, 3) random people with random expressions."""
+        who = rng.normal(size=(count, len(self.identity)))
+        mood = np.zeros((count, len(self.expression)))
+        for row in mood:
+            units = rng.choice(len(row), rng.integers(6), replace=False)
+            row[units] = rng.uniform(0, 1, len(units))
+        return np.asarray(
+            self.mean
+            + np.einsum("nk,kij->nij", who, self.identity)
+            + np.einsum("nk,kij->nij", mood, self.expression)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """Keypoints with known pose: (n, 68, 2) pixels, (n, 3, 3) rotations, (n,) cm from the camera."""
+
+    keypoints: Array
+    rotations: Array
+    distances: Array
+
+
+def load_model(path: Path) -> FaceModel:
+    """The landmarks of a 3D model whose mean face is the shipped one.
+
+    Raises:
+        DataError: not such a file, or another model.
+    """
+    try:
+        with np.load(path) as data:
+            marks = data["landmarks68"]
+            mean, identity, expression = (
+                data[name][..., marks, :].astype(np.float64)
+                for name in ("vertices", "identity", "expression")
+            )
+    except (KeyError, ValueError, IndexError) as error:
+        raise DataError(f"{path.name}: not a face model .npz ({error})") from error
+    mean = mean - mean[INNER].mean(0)
+    worst = float(np.abs(mean - load_face68()).max()) if mean.shape == (68, 3) else np.inf
+    if not worst < 0.002:
+        raise DataError(f"{path.name}: its mean face is not the shipped one (off by {worst:.3f} cm)")
+    return FaceModel(mean, identity, expression)
+
+
+def simulate(model: FaceModel, count: int, rng: np.random.Generator) -> Faces:
+    """Faces under random cameras."""
+    shapes = model.shapes(count, rng)
+    turns = np.stack(
+        [HeadPose(*angles).rotation for angles in rng.uniform((-75, -40, -45), (75, 40, 45), (count, 3))]
+    )
+    width, height = FRAME
+    focal = width / 2 / np.tan(np.radians(rng.uniform(40, 75, count)) / 2)
+    share = rng.uniform(0.1, 0.6, count)
+    distance = focal * np.ptp(model.mean[:, 0]) / (share * width)
+    room = np.stack([width - share * width, np.maximum(height - share * width, 0)], 1) / 2
+    place = rng.uniform(-1, 1, (count, 2)) * room  # of the face from the middle of the frame, pixels, y up
+    centre = np.column_stack([place / focal[:, None], -np.ones(count)]) * distance[:, None]
+    points = shapes @ turns.transpose(0, 2, 1) + centre[:, None]
+    seen = focal[:, None, None] * points[..., :2] / -points[..., 2:]
+    eyes = np.linalg.norm(model.mean[36] - model.mean[45]) * focal / distance
+    seen += rng.normal(size=seen.shape) * (rng.uniform(0, 0.03, count) * eyes)[:, None, None]
+    keypoints = seen * (1, -1) + (width / 2, height / 2)
+    return Faces(keypoints, to_line_of_sight(turns, centre), distance)
+
+
+def to_line_of_sight(turns: Array, centres: Array) -> Array:
+    """Rotations against the camera's axes → against the ray to the face, by the smallest turn."""
+    ray = centres / np.linalg.norm(centres, axis=-1, keepdims=True)
+    x, y, z = ray.T
+    zero = np.zeros_like(x)
+    # The cross product with ray × (0, 0, -1), whose length is the sine of the turn.
+    cross = np.stack([zero, zero, x, zero, zero, y, -x, -y, zero], -1).reshape(-1, 3, 3)
+    return np.asarray((np.eye(3) + cross + cross @ cross / (1 - z)[:, None, None]) @ turns)
+
+
+def only(indices: Array) -> Array:
+    """(68, 3) points of the shipped face, NaN but for ``indices``."""
+    points = np.full((68, 3), np.nan)
+    points[indices] = load_face68()[indices]
+    return points
+
+
+def each(model: PoseModel) -> Method:
+    return lambda keypoints: np.stack([model(face).rotation for face in keypoints])
+
+
+def affine(keypoints: Array, solver: Array) -> tuple[Array, Array]:
+    """Rotations (n, 3, 3) and scales (n,) nearest to the affine cameras that a (3, M) solver finds; y up."""
+    cameras = (solver @ keypoints).transpose(0, 2, 1) * np.array([[1.0], [-1.0]])
+    u, s, vt = np.linalg.svd(cameras, full_matrices=False)
+    rows = u @ vt
+    return np.concatenate([rows, np.cross(rows[:, :1], rows[:, 1:])], 1), s.mean(1)
+
+
+def refined(keypoints: Array, points: Array, turns: Array, scales: Array, steps: int) -> tuple[Array, Array]:
+    """Gauss-Newton steps of rotation and scale on the squared distances in the image, weak perspective."""
+    seen = (keypoints - keypoints.mean(1, keepdims=True)) * (1, -1)
+    points = points - points.mean(0)
+    for _ in range(steps):
+        turned = points @ turns.transpose(0, 2, 1) * scales[:, None, None]
+        x, y, z = np.moveaxis(turned, -1, 0)
+        zero = np.zeros_like(x)
+        # Columns: growth, turns about the image's x, y and z.
+        jacobian = np.stack([[x, zero, z, -y], [y, -z, zero, x]]).transpose(2, 0, 3, 1).reshape(len(x), -1, 4)
+        residual = (seen - turned[..., :2]).transpose(0, 2, 1).reshape(len(x), -1, 1)
+        normal = jacobian.transpose(0, 2, 1) @ jacobian
+        normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(4)
+        step = np.linalg.solve(normal, jacobian.transpose(0, 2, 1) @ residual)[..., 0]
+        scales = scales * np.exp(np.clip(step[:, 0], -0.5, 0.5))
+        turns = np.stack([cv2.Rodrigues(np.clip(w, -0.5, 0.5))[0] for w in step[:, 1:]]) @ turns
+    return turns, scales
+
+
+def least_squares(keypoints: Array) -> Array:
+    """The rotation, not the affine camera, that fits best."""
+    points = load_face68()[INNER]
+    solver = np.linalg.pinv(np.column_stack([points, np.ones(len(points))]))[:3]
+    seen = keypoints[:, INNER]
+    return refined(seen, points, *affine(seen, solver), steps=5)[0]
+
+
+def covariance(model: FaceModel, distance: float) -> Method:
+    """The shipped method with generalised least squares: how the model's landmarks vary together counts."""
+    rng = np.random.default_rng(99)  # not the faces that are measured
+    offsets = (model.shapes(20000, rng) - model.mean)[:, INNER]
+    scatter = np.einsum("npi,nqi->pq", offsets, offsets) / offsets[..., 0].size * len(INNER) / 3
+    weight = np.linalg.inv(scatter + 0.13**2 * np.eye(len(INNER)))  # 1.5 % of the eye distance
+    points = load_face68()[INNER]
+    design = np.column_stack([points, np.ones(len(points))])
+    solver = np.linalg.solve(design.T @ weight @ design, design.T @ weight)
+
+    def method(keypoints: Array) -> Array:
+        seen = keypoints[:, INNER]
+        turns, _ = affine(seen, solver[:3])
+        depth = points @ turns[:, 2, :, None]
+        flat = (seen - solver[3:] @ seen) * (1 - depth / distance)
+        return affine(flat, solver[:3])[0]
+
+    return method
+
+
+def solve_pnp(keypoints: Array) -> Array:
+    """OpenCV's perspective solvers and a guessed camera, its focal length the frame's width.
+
+    The only method here that knows where in the frame the face is.
+    """
+    width, height = FRAME
+    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
+    flip = np.diag([1.0, -1.0, -1.0])  # OpenCV: y down, z into the scene
+    points = load_face68()[INNER] @ flip
+    turns, centres = [], []
+    for face in np.ascontiguousarray(keypoints[:, INNER]):
+        _, vector, shift = cv2.solvePnP(points, face, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        _, vector, shift = cv2.solvePnP(points, face, camera, None, vector, shift, True)
+        turns.append(flip @ cv2.Rodrigues(vector)[0] @ flip)
+        centres.append(flip @ shift[:, 0])
+    return to_line_of_sight(np.stack(turns), np.stack(centres))
+
+
+def methods(model: FaceModel) -> dict[str, Method]:
+    shipped = pose_model(FACE68)
+    assert shipped is not None
+    return {
+        "shipped": each(shipped),
+        "no perspective": each(PoseModel(only(INNER), np.inf)),
+        "distance 50 cm": each(PoseModel(only(INNER), 50.0)),
+        "distance 120 cm": each(PoseModel(only(INNER), 120.0)),
+        "with the jaw": each(PoseModel(load_face68())),
+        "nose and eye corners": each(PoseModel(only(RIGID))),
+        "rotation by Gauss-Newton": least_squares,
+        "shape covariance": covariance(model, 80.0),
+        "solvePnP": solve_pnp,
+    }
+
+
+def angles(turns: Array) -> Array:
+    """(n, 3) yaw, pitch, roll."""
+    poses = [HeadPose.from_rotation(turn) for turn in turns]
+    return np.array([[pose.yaw, pose.pitch, pose.roll] for pose in poses])
+
+
+def between(a: Array, b: Array) -> Array:
+    """(n,) degrees of the rotation from one to the other."""
+    cosine = (np.einsum("nij,nij->n", a, b) - 1) / 2
+    return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+
+
+def errors(found: Array, faces: Faces) -> dict[str, Any]:
+    """Absolute errors by yaw, one line each, see ``COLUMNS``; and the mean turn by distance."""
+    truth = angles(faces.rotations)
+    off = np.abs((angles(found) - truth + 180) % 360 - 180)
+    turn = between(found, faces.rotations)
+    columns = np.column_stack([off, turn])
+    yaw = np.abs(truth[:, 0])
+    bins = {f"{lo}-{hi}": (yaw >= lo) & (yaw < hi) for lo, hi in YAW_BINS} | {"all": yaw >= 0}
+    near = {f"{lo}-{hi}": (faces.distances >= lo) & (faces.distances < hi) for lo, hi in DISTANCE_BINS}
+    return {
+        "by_yaw": {name: _line(columns[mask]) for name, mask in bins.items()},
+        "turn_by_distance_cm": {name: round(float(turn[mask].mean()), 2) for name, mask in near.items()},
+    }
+
+
+def _line(columns: Array) -> str:
+    mean, high = columns.mean(0), np.percentile(columns, 95, axis=0)
+    return " ".join(f"{v:5.2f}" for v in mean) + "  | " + " ".join(f"{v:5.1f}" for v in high)
+
+
+def covered(faces: Faces) -> dict[str, float]:
+    """Mean turn of the shipped method with parts of the face left out."""
+    model = pose_model(FACE68)
+    assert model is not None
+    figures = {}
+    for name, hidden in COVERS.items():
+        weights = np.ones(68)
+        weights[hidden] = 0
+        found = np.stack([model(face, weights).rotation for face in faces.keypoints])
+        figures[name] = round(float(between(found, faces.rotations).mean()), 2)
+    return figures
+
+
+def shape_of_labels(keypoints: Array, rounds: int) -> tuple[Array, Array]:
+    """The symmetric rigid shape (51, 3) and the rotations (n, 3, 3) that explain labelled faces best.
+
+    Alternating least squares from the shipped face: rotations of the shape, then the shape of the rotations.
+    The tilt and size of a shape are free: they are put where it is nearest to the shipped face.
+    """
+    start = load_face68()[INNER]
+    flip = FACE68.flip_index[INNER] - INNER[0]
+    seen = keypoints[:, INNER].astype(np.float64)
+    seen = np.concatenate([seen, seen[:, flip] * (-1, 1)])  # each face and its mirror image
+    seen -= seen.mean(1, keepdims=True)
+    shape = start
+    for _ in tqdm(range(rounds), "shape of the labels", leave=False):
+        turns, scales = refined(seen, shape, *affine(seen, np.linalg.pinv(shape)), steps=2)
+        rows = turns[:, :2].reshape(-1, 3)
+        places = (seen * (1, -1) / scales[:, None, None]).transpose(0, 2, 1).reshape(-1, len(INNER))
+        shape = np.linalg.lstsq(rows, places, rcond=None)[0].T
+        shape = (shape + shape[flip] * (-1, 1, 1)) / 2
+        shape *= np.linalg.norm(start[19] - start[28]) / np.linalg.norm(shape[19] - shape[28])
+    tilts = [HeadPose(0.0, tilt, 0.0).rotation for tilt in np.linspace(-80, 80, 1601)]
+    tilt = min(tilts, key=lambda t: float(((shape @ t.T - start) ** 2).sum()))
+    shape = shape @ tilt.T
+    return shape * (shape * start).sum() / (shape**2).sum(), turns[: len(keypoints)] @ tilt.T
+
+
+def against_labels(found: Array, reference: Array) -> dict[str, float]:
+    """How yaw and pitch go with the reference's: slope, and standard deviation of the difference."""
+    a, b = angles(found), angles(reference)
+    figures = {"turn_mean": float(between(found, reference).mean())}
+    for i, name in enumerate(("yaw", "pitch")):
+        figures[f"{name}_slope"] = float(np.polyfit(b[:, i], a[:, i], 1)[0])
+        figures[f"{name}_sd"] = float((a - b)[:, i].std())
+    return {key: round(value, 2) for key, value in figures.items()}
+
+
+def speed(keypoints: Array, calls: int) -> dict[str, float]:
+    """Median microseconds a call."""
+    wide = np.random.default_rng(0).permuted(np.tile(keypoints[0], (2, 1))[:98], axis=0).astype(np.float32)
+    face = keypoints[0].astype(np.float32)
+    sure = np.full(68, 0.9, np.float32)
+    plain, large = pose_model(FACE68), pose_model(FACE98)
+    assert plain is not None
+    assert large is not None
+    candidates: dict[str, Callable[[], object]] = {
+        "face68": lambda: plain(face),
+        "face68_with_weights": lambda: plain(face, sure),
+        "face98": lambda: large(wide),
+        "solvePnP": lambda: solve_pnp(keypoints[:1]),
+    }
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(calls):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(1e6 * (time.perf_counter() - start))
+    return {name: round(float(np.median(values)), 1) for name, values in times.items()}
+
+
+def _run(args: argparse.Namespace) -> None:
+    cv2.setNumThreads(1)
+    model = load_model(args.model)
+    candidates = methods(model)
+    kinds = {"exact": model}
+    figures: dict[str, Any] = {"faces": args.faces, "columns": COLUMNS}
+    if args.data:
+        samples = load_dataset(args.data, FACE68).samples
+        labels = np.stack([s.keypoints for s in samples if np.isfinite(s.keypoints).all()])
+        shape, reference = shape_of_labels(labels, args.rounds)
+        kinds["labelled"] = replace(model, mean=np.concatenate([model.mean[: INNER[0]], shape]))
+        figures["photos"] = len(labels)
+        figures["photos_against_their_own_shape"] = {
+            name: against_labels(method(labels), reference)
+            for name, method in candidates.items()
+            if name != "solvePnP"  # wants whole frames, but photos are cut out
+        }
+        for name, row in figures["photos_against_their_own_shape"].items():
+            print(f"  {name:<26}{row}")
+    for kind, source in kinds.items():
+        faces = simulate(source, args.faces, np.random.default_rng(args.seed))
+        print(f"{kind}: {COLUMNS}")
+        rows = figures[kind] = {}
+        for name, method in candidates.items():
+            rows[name] = errors(method(faces.keypoints), faces)
+            for key, line in rows[name]["by_yaw"].items():
+                print(f"  {name:<26}{key:>6} {line}")
+            print(f"  {name:<26}turn by distance, cm: {rows[name]['turn_by_distance_cm']}")
+        rows["shipped"]["turn_without_parts"] = covered(faces)
+        print(f"  turn without parts: {rows['shipped']['turn_without_parts']}")
+    figures["microseconds_a_call"] = speed(faces.keypoints, args.calls)
+    print(f"microseconds a call: {figures['microseconds_a_call']}")
+    write_result("pose", figures)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.pose", description=__doc__)
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE.npz", help="the 3D face model")
+    parser.add_argument("--data", action="append", default=[], metavar="SPEC", help="labelled photos")
+    parser.add_argument("--faces", type=positive, default=20000)
+    parser.add_argument("--rounds", type=positive, default=300, help="of the search for the labels' shape")
+    parser.add_argument("--calls", type=positive, default=3000)
+    parser.add_argument("--seed", type=natural, default=0)
+    return run_cli(_run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

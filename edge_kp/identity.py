@@ -1,0 +1,176 @@
+"""Who is who in a video: what a frame shows of an object, and which lost object a newcomer may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from edge_kp.cascade import CascadeResult
+from edge_kp.geometry import tight_box
+from edge_kp.smoothing import KeypointFilter
+from edge_kp.types import Array, Detection
+
+DOUBLE = 0.6  # share of the smaller of two boxes inside the other, above which they show the same object
+CLEAR = 0.95, 0.8  # score and mean visibility from which an object is seen clearly
+RESIZED = 1.3  # ratio of sides, above which what was lost and what is found are not the same object
+RESIZING = 1.01  # by how much that ratio grows each frame
+DRIFT = 0.03  # sides that an unseen object may move in a frame
+UNLIKE = 0.0  # correlation of two looks, below which they show two objects
+LOOK = 16  # side of a remembered look, pixels
+LOOK_EVERY = 4  # frames between two glances at it
+
+
+@dataclass(eq=False)
+class Sight:
+    """What one frame shows of an object: row ``i`` of a result."""
+
+    result: CascadeResult
+    i: int
+
+    @property
+    def keypoints(self) -> Array:
+        """(N, 2) float32, frame pixels, as the network gave them."""
+        return np.asarray(self.result.keypoints[self.i])
+
+    @property
+    def visibility(self) -> Array:
+        return np.asarray(self.result.visibility[self.i])
+
+    @property
+    def score(self) -> float:
+        return float(self.result.score[self.i])
+
+    @cached_property
+    def box(self) -> Array:
+        return tight_box(self.keypoints)
+
+    @cached_property
+    def clear(self) -> bool:
+        """Is the object seen without doubt, and hardly covered?"""
+        score, visibility = CLEAR
+        return self.score >= score and float(self.visibility.mean()) >= visibility
+
+    @cached_property
+    def look(self) -> Array:
+        """The aligned crop, small, without its brightness and contrast: float32 of length 1."""
+        crop = self.result.crops[self.i]
+        edge = len(crop) // 8
+        inner = crop[edge:-edge, edge:-edge]
+        small = cv2.resize(inner, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+        small -= small.mean()
+        return small / max(float(np.linalg.norm(small)), 1e-6)
+
+
+@dataclass(eq=False)
+class Track:
+    """An object that is followed, or was until a while ago.
+
+    Attributes:
+        shown: the last detection as told to the user, keypoints filtered.
+        look: running mean of its looks, while it was seen clearly.
+        box, frame: where and when it was last seen clearly.
+        motion: (2,) running mean of how far its middle moved per frame, pixels.
+        in_doubt: it is covered, or hardly one of its kind.
+        lost: frame in which it was lost.
+    """
+
+    id: int
+    filter: KeypointFilter
+    shown: Detection
+    look: Array
+    box: Array
+    frame: int
+    motion: Array = field(default_factory=lambda: np.zeros(2))
+    in_doubt: bool = False
+    lost: int = -1
+
+    def note(self, sight: Sight, frame: int) -> None:
+        """Remember where it is and what it looks like, if it can be seen."""
+        self.in_doubt = not sight.clear
+        if sight.clear:
+            if frame > self.frame:
+                moved = (_middle(self.shown.box) - _middle(self.box)) / (frame - self.frame)
+                self.motion = 0.8 * self.motion + 0.2 * moved
+            self.box, self.frame = self.shown.box, frame
+            if frame % LOOK_EVERY == 0:
+                self.look = 0.8 * self.look + 0.2 * sight.look
+
+    def can_be(self, sight: Sight, frame: int) -> bool:
+        """Does a sight lie where this object may have gone unseen, and is it of its size?
+
+        It may have stayed, gone on as it went, or anything between; and from there half its side at once
+        and ``DRIFT`` sides more each frame. Its size may change likewise.
+        """
+        frames = frame - self.frame
+        ratio, limit = _side(sight.box) / _side(self.box), RESIZED * RESIZING**frames
+        if not 1 / limit < ratio < limit:
+            return False
+        moved, path = _middle(sight.box) - _middle(self.box), self.motion * frames
+        share = float(np.clip(moved @ path / max(float(path @ path), 1e-6), 0, 1))
+        reach = (0.5 + DRIFT * frames) * max(_side(self.box), _side(sight.box))
+        return float(np.linalg.norm(moved - share * path)) < reach
+
+
+class Memory:
+    """Lost objects, for so many frames, and numbers for new ones."""
+
+    def __init__(self, frames: int) -> None:
+        self.lost: list[Track] = []
+        self._frames = frames
+        self._next_id = 1
+
+    def add(self, track: Track, frame: int) -> None:
+        track.lost = frame
+        self.lost.append(track)
+
+    def forget(self, frame: int) -> None:
+        """Drop what was lost too long ago."""
+        self.lost = [t for t in self.lost if frame - t.lost <= self._frames]
+
+    def clear(self) -> None:
+        self.lost = []
+
+    def number(self, sight: Sight, frame: int) -> int:
+        """The id for a newcomer: that of the lost object it can be and looks most like, or a new one."""
+        back = [t for t in self.lost if t.can_be(sight, frame)]
+        track = max(back, key=lambda t: likeness(t.look, sight.look), default=None)
+        if track is not None and likeness(track.look, sight.look) >= UNLIKE:
+            self.lost.remove(track)
+            return track.id
+        self._next_id += 1
+        return self._next_id - 1
+
+
+def likeness(a: Array, b: Array) -> float:
+    """Correlation of two looks, in [-1, 1]."""
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6)
+
+
+def same_place(a: Array, b: Array) -> bool:
+    """Do two boxes (4,) show one object? One of them lies mostly in the other."""
+    w, h = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).tolist()
+    smaller = min(float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2])))
+    return max(w, 0.0) * max(h, 0.0) > DOUBLE * smaller
+
+
+def distinct(candidates: Iterable[Sight], others: Sequence[Array]) -> list[Sight]:
+    """The candidates that show neither what is in one of the boxes ``others`` nor an earlier candidate."""
+    kept: list[Sight] = []
+    boxes = list(others)
+    for candidate in candidates:
+        if not any(same_place(candidate.box, box) for box in boxes):
+            kept.append(candidate)
+            boxes.append(candidate.box)
+    return kept
+
+
+def _middle(box: Array) -> Array:
+    return np.asarray(box[:2] + box[2:], np.float64) / 2
+
+
+def _side(box: Array) -> float:
+    return max(float(box[2] - box[0]), float(box[3] - box[1]), 1e-6)

@@ -1,0 +1,90 @@
+"""From data set names to a trained locator: a first one finds unlabelled objects, the second is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from edge_kp.errors import ModelError
+from edge_kp.files import replacing
+from edge_kp.locator import fit_square
+from edge_kp.training.augment import Augmentation
+from edge_kp.training.locating import (
+    LocatorConfig,
+    LocatorNet,
+    search_training_photos,
+    train_locator,
+    validate,
+)
+from edge_kp.training.loop import Place
+from edge_kp.training.photos import Photo, read_photos
+from edge_kp.training.recipe import Recipe, claim, loop_config, wait
+from edge_kp.training.scenes import SceneDataset
+from edge_kp.training.split import training_samples
+
+CHECK_FRAMES = "check_frames.npz"  # held-back pictures that exports are checked on
+LOCATOR_FIGURES = "locator.json"
+FIRST_SHARE = 0.25  # of the locator's epochs, for the first one
+
+
+def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> None:
+    """Train the locator into ``out/locator``, or go on where an interrupted run stands.
+
+    Raises:
+        DataError: unusable data, every problem on a line of its own.
+        ModelError: ``out`` holds a run of other settings, or the whole image is the box.
+    """
+    if recipe.box_rule == "image":
+        raise ModelError("--part locator: with --box image the whole image is the box; there is none to find")
+    train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    try:
+        config = LocatorConfig(recipe.locator_size, recipe.locator_width)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    claim(recipe, out, place)
+    photos, held_photos = (read_photos(samples, place.first) for samples in (train.samples, held))
+    augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
+
+    def train_on(photos: list[Photo], held: list[Photo], epochs: int, name: str) -> LocatorNet:
+        data = SceneDataset(photos, config.size, recipe.seed, augmentation, train.schema.can_flip)
+        loop = loop_config(recipe, epochs, recipe.seed + 2, workers)
+        return train_locator(config, data, held, loop, out / name, place)
+
+    # A first, short training finds the objects that nobody labelled, so that the second need not deny them.
+    first = train_on(photos, held_photos, max(1, round(FIRST_SHARE * recipe.locator_epochs)), "locator_first")
+    marked = _unlabelled(first, [*photos, *held_photos], out / "unlabelled.npz", place)
+    photos, held_photos = marked[: len(photos)], marked[len(photos) :]
+    net = train_on(photos, held_photos, recipe.locator_epochs, "locator")
+    if place.first:
+        figures = validate(net, held_photos, place.device)
+        print(
+            f"locator on {len(held_photos)} held-back photos: recall {100 * figures['recall']:.1f} %,"
+            f" {figures['false']:.2f} false boxes a photo at a score of {figures['threshold']:.2f}, average"
+            f" precision {1 - figures['1 - AP']:.3f}"
+        )
+        with replacing(out / CHECK_FRAMES) as part:
+            frames = [fit_square(photo.levels[0], config.size)[0] for photo in held_photos[:8]]
+            np.savez(part, locator=np.stack(frames))
+        with replacing(out / LOCATOR_FIGURES) as part:
+            part.write_text(json.dumps({"photos": len(held_photos), **figures}, indent=1) + "\n", "utf-8")
+
+
+def _unlabelled(net: LocatorNet, photos: list[Photo], path: Path, place: Place) -> list[Photo]:
+    """Photos with what the first locator found in them; kept in a file, so that a resumed run agrees."""
+    if place.first and not path.exists():
+        found = search_training_photos(net, photos, place.device)
+        counts = [len(photo.unlabelled) for photo in found]
+        boxes = [np.zeros((0, 4), np.float32), *(box[None] for photo in found for box in photo.unlabelled)]
+        with replacing(path) as part:
+            np.savez(part, boxes=np.concatenate(boxes), counts=np.array(counts))
+    wait(place)
+    with np.load(path) as file:
+        split = np.split(file["boxes"], np.cumsum(file["counts"])[:-1])
+    if len(split) != len(photos):
+        raise ModelError(f"{path}: was made for other photos; remove it and train again")
+    if place.first:
+        print(f"{sum(map(len, split))} likely objects without label in {len(photos)} photos are left open")
+    return [replace(photo, unlabelled=tuple(boxes)) for photo, boxes in zip(photos, split, strict=True)]

@@ -1,0 +1,106 @@
+"""Whole photos with all their labelled objects, as the locator is trained on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from edge_kp.errors import DataError
+from edge_kp.geometry import box_iou, tight_box
+from edge_kp.training.samples import Sample
+from edge_kp.types import Array
+
+LARGEST_PHOTO = 640  # longest side kept of a photo, pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo and all its labelled objects.
+
+    Attributes:
+        levels: uint8 BGR (h, w, 3), each half the size of the one before.
+        objects: (N, 2) float64 keypoints each, pixels of ``levels[0]``; NaN where not labelled.
+        repeat: how often it counts in an epoch.
+        unlabelled: (4,) boxes of what is likely an object without label, see :func:`mark_unlabelled`.
+        complete: no object in it is without label, so the rest of it may be taught as "no object".
+    """
+
+    key: str
+    levels: tuple[Array, ...]
+    objects: tuple[Array, ...]
+    repeat: int
+    complete: bool
+    unlabelled: tuple[Array, ...] = ()
+
+
+def mark_unlabelled(photos: Sequence[Photo], locate: Callable[[Array], Sequence[Array]]) -> list[Photo]:
+    """The photos with boxes that a locator found where nothing is labelled: neither taught nor denied.
+
+    Photos of people show other people. A locator that is taught to overlook half of the faces learns to
+    doubt the other half.
+    """
+    marked = []
+    for photo in photos:
+        labelled = [tight_box(points) for points in photo.objects]
+        found = locate(photo.levels[0]) if photo.complete else []
+        extra = [box for box in found if all(box_iou(box, known) < 0.3 for known in labelled)]
+        marked.append(replace(photo, unlabelled=tuple(extra)))
+    return marked
+
+
+def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]:
+    """Load every photo once; samples that show the same picture, under whatever name, are put together.
+
+    Raises:
+        DataError: all unreadable images, one line each.
+    """
+    groups: dict[bytes, list[tuple[Sample, Array]]] = {}
+    problems: list[str] = []
+    pictures: dict[bytes, Array] = {}
+    for sample in tqdm(samples, "reading photos", unit="photo", disable=not progress, leave=False):
+        try:
+            image = sample.read()
+        except DataError as error:
+            problems += error.problems
+            continue
+        digest = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
+        shrink = min(1.0, LARGEST_PHOTO / max(image.shape[:2]))
+        if digest not in pictures:
+            pictures[digest] = _resized(image, shrink) if shrink < 1 else image
+        height, width = image.shape[:2]
+        small = pictures[digest].shape
+        ratio = np.array([small[1] / width, small[0] / height])
+        points = (sample.keypoints.astype(np.float64) + 0.5) * ratio - 0.5
+        group = groups.setdefault(digest, [])
+        # The same object in two data sets is one object.
+        if all(box_iou(tight_box(points), tight_box(other)) < 0.8 for _, other in group):
+            group.append((sample, points))
+    if problems:
+        raise DataError(*dict.fromkeys(problems))
+    photos = []
+    for digest, members in groups.items():
+        levels = [pictures[digest]]
+        while min(levels[-1].shape[:2]) > 48:
+            levels.append(_resized(levels[-1], 0.5))
+        first = members[0][0]
+        photos.append(
+            Photo(
+                first.key,
+                tuple(levels),
+                tuple(points for _, points in members),
+                max(sample.repeat for sample, _ in members) * len(members),
+                all(sample.use_background for sample, _ in members),
+            )
+        )
+    return photos
+
+
+def _resized(image: Array, scale: float) -> Array:
+    height, width = image.shape[:2]
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
