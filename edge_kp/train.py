@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     model("--locator-width", type=positive, default=32, metavar="W", help="its channels at 1/8 scale")
     training("--locator-epochs", type=positive, default=40, metavar="E", help="of the locator (default 40)")
     training(
+        "--locator-pictures",
+        type=positive,
+        default=4000,
+        metavar="N",
+        help="pictures an epoch that it is shown at least; few photos give many (default 4000)",
+    )
+    training(
         "--epochs", type=positive, nargs=2, default=(40, 60), metavar=("E1", "E2"), help="of both stages"
     )
     training("--batch", type=positive, default=64, help="samples a step, over all processes (default 64)")
@@ -132,6 +139,7 @@ def _run(args: argparse.Namespace) -> None:
             locator_size=args.locator_size,
             locator_width=args.locator_width,
             locator_epochs=args.locator_epochs,
+            locator_pictures=args.locator_pictures,
             scale=args.scale or (1.1 if args.box == "image" else 1.6),
             batch=args.batch,
             learning_rate=args.learning_rate,

@@ -46,10 +46,11 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
         raise ModelError(str(error)) from error
     claim(recipe, out, place)
     photos, held_photos = (read_photos(samples, place.first) for samples in (train.samples, held))
+    flip = train.schema.can_flip
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
 
     def train_on(photos: list[Photo], held: list[Photo], epochs: int, name: str) -> LocatorNet:
-        data = SceneDataset(photos, config.size, recipe.seed, augmentation, train.schema.can_flip)
+        data = SceneDataset(photos, config.size, recipe.seed, augmentation, flip, recipe.locator_pictures)
         loop = loop_config(recipe, epochs, recipe.seed + 2, workers)
         return train_locator(config, data, held, loop, out / name, place)
 

@@ -32,8 +32,8 @@ from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
 
 OVERLAP = 0.4  # IoU from which a box counts as found
-FALSE_BOXES = 0.02  # per held-back photo, which the threshold of the score may let through
 SURE = 0.5  # score from which a first locator's find is taken for an object without label
+FALSE_WEIGHT = 0.5  # of a false box a photo, against finding all objects; the stages look at it again
 LOWEST_SCORE = 0.05  # boxes below it are not even counted
 
 
@@ -178,7 +178,8 @@ def search_training_photos(net: LocatorNet, photos: Sequence[Photo], device: tor
 def validate(net: nn.Module, photos: Sequence[Photo], device: torch.device) -> dict[str, float]:
     """Average precision on whole photos, and recall and false boxes a photo at the threshold to use.
 
-    The threshold is the lowest score that leaves at most :data:`FALSE_BOXES` a photo; where none does, 0.9.
+    The threshold is the score with the best balance: the share of objects found, less
+    :data:`FALSE_WEIGHT` times the false boxes a photo.
     """
     assert isinstance(net, LocatorNet)
     locate = NetworkLocator(TorchBackend(ExportLocator(net), device), net.config.size, LOWEST_SCORE)
@@ -186,12 +187,11 @@ def validate(net: nn.Module, photos: Sequence[Photo], device: torch.device) -> d
     truth = [np.array([tight_box(points) for points in photo.objects]) for photo in photos]
     complete = [photo.complete for photo in photos]
     boxes, scores = [f[0] for f in found], [f[1] for f in found]
-    threshold, recall, false = 1.0, 0.0, 0.0
-    for candidate in (round(0.05 * step, 2) for step in range(18, 1, -1)):
-        figures = recall_and_false(boxes, scores, truth, complete, candidate, OVERLAP)
-        if figures[1] > FALSE_BOXES and threshold < 1:
-            break
-        threshold, recall, false = candidate, *figures
+    figures = {
+        threshold: recall_and_false(boxes, scores, truth, complete, threshold, OVERLAP)
+        for threshold in (round(0.05 * step, 2) for step in range(18, 1, -1))
+    }
+    threshold, (recall, false) = max(figures.items(), key=lambda item: item[1][0] - FALSE_WEIGHT * item[1][1])
     return {
         "1 - AP": 1 - average_precision(boxes, scores, truth, complete, OVERLAP),
         "recall": recall,

@@ -46,6 +46,7 @@ class Recipe:
         box_rule: what a box is: tight around the keypoints, or the whole image.
         sizes, widths, epochs: of stage 1 and stage 2.
         locator_size, locator_width, locator_epochs: of the locator.
+        locator_pictures: it is shown at least so many pictures an epoch.
         scale: side of the stage-1 crop in sides of the box.
         bank: False trains without templates, for comparison.
     """
@@ -61,6 +62,7 @@ class Recipe:
     locator_size: int = 320
     locator_width: int = 32
     locator_epochs: int = 40
+    locator_pictures: int = 4000
     scale: float = 1.6
     batch: int = 64
     learning_rate: float = 2e-3

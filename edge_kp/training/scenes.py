@@ -61,20 +61,30 @@ class _Tile:
 class SceneDataset:
     """Map-style data set of pictures; each depends on ``(seed, epoch, index)`` alone.
 
+    Args:
+        least: pictures an epoch at least: each is new, however few the photos.
+
     An item: ``image`` uint8 (S, S, 3); on the map of G = S / 8 cells a side ``heat`` (G, G), 1 in the cell
     of an object's middle and falling around it, ``taught`` (G, G) 0 where nothing may be taught, ``box``
     (G, G, 4) the box of the nearest object in pixels, ``share`` (G, G) its weight there.
     """
 
     def __init__(
-        self, photos: Sequence[Photo], size: int, seed: int, augmentation: Augmentation, mirror: bool
+        self,
+        photos: Sequence[Photo],
+        size: int,
+        seed: int,
+        augmentation: Augmentation,
+        mirror: bool,
+        least: int = 0,
     ) -> None:
         self.photos = photos
         self.size = size
         self.seed = seed
         self.augmentation = augmentation
         self.mirror = mirror
-        self.index = np.repeat(np.arange(len(photos)), [photo.repeat for photo in photos])
+        index = np.repeat(np.arange(len(photos)), [photo.repeat for photo in photos])
+        self.index = np.tile(index, max(1, -(-least // len(index))))
         self.complete = [i for i, photo in enumerate(photos) if photo.complete]
         self.epoch = 0
 

@@ -25,7 +25,7 @@ from edge_kp.training.recipe import Recipe, load_run, model_spec, train_cascade
 from edge_kp.training.split import training_samples
 
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
-TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2"]
+TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2", "--locator-pictures", "1"]
 
 
 def keys(samples: Any) -> set[str]:

@@ -647,3 +647,13 @@ def test_what_is_to_be_found_is_taught_even_inside_of_what_is_left_open() -> Non
     assert rim.sum() > 20
     np.testing.assert_array_equal(found["taught"][rim], 0)
     np.testing.assert_array_equal(found["taught"][~cells_within([outer])], 1)
+
+
+def test_few_photos_give_as_many_pictures_as_asked_for() -> None:
+    photos = read_photos([sample("a", draw([octagon(100, 100, 60)], [RED]), octagon(100, 100, 60))], False)
+    few = SceneDataset(photos, SIZE, 0, PLAIN, False)
+    many = SceneDataset(photos, SIZE, 0, PLAIN, False, least=7)
+    assert len(few) == 1
+    assert len(many) == 7
+    assert not np.array_equal(many[0]["image"], many[6]["image"])
+    assert len(SceneDataset(photos * 4, SIZE, 0, PLAIN, False, least=7)) == 8  # every photo as often
