@@ -183,6 +183,7 @@ def _run(args: argparse.Namespace) -> None:
     plain = args.track == TRACK[0] and args.smooth == "light"
     name = args.source.parent.name if args.source.is_dir() else args.source.stem
     name = f"{name}-still" if args.still else name
+    name += "" if args.max_objects == 8 else f"-max{args.max_objects}"
     write_result(
         f"clip-{name}" if plain else f"clip-{name}-{args.track}-{args.smooth}",
         {"clip": name, "model": args.model, **settings, "figures": figures},

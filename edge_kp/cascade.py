@@ -34,7 +34,8 @@ class CascadeResult:
             one is read off the keypoints.
         crops: (M, S, S, 3) uint8, the aligned crops that stage 2 saw.
         transforms: (M, 2, 3) frame pixels → coordinates of those crops.
-        wanted: (M, 2, 3) the transforms that ``keypoints`` would have asked for.
+        wanted: (M, 2, 3) the transforms that ``keypoints`` would have asked for; where they coincide (their
+            score is 0 then), those of the crops.
         seconds: time of ``stage1`` and ``stage2``, crops included.
     """
 
@@ -102,7 +103,13 @@ class Cascade:
         pictures = np.stack([crop.extract(image) for crop in crops])
         second = _run(self.stage2, pictures)
         found = _to_frame(crops, second["keypoints"])
-        wanted = np.stack([self.alignment.to_shape(points) for points in found])
+        score = np.minimum(score, second["score"])
+        wanted = np.stack([crop.matrix for crop in crops])
+        for i, points in enumerate(found):
+            try:
+                wanted[i] = self.alignment.to_shape(points)
+            except ValueError:  # points in one place are no object, whatever the score says
+                score[i] = 0.0
         attributes = second["attributes"].copy()
         for i in self._in_plane:
             attributes[:, i] = [_turned(matrix) for matrix in wanted]
@@ -111,7 +118,7 @@ class Cascade:
             prior_keypoints=_to_frame(crops, second["prior_keypoints"]),
             stage1_keypoints=keypoints,
             stage1_prior_keypoints=prior,
-            score=np.minimum(score, second["score"]),
+            score=score,
             visibility=second["visibility"],
             attributes=attributes,
             crops=pictures,

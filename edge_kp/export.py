@@ -41,6 +41,12 @@ def _run(args: argparse.Namespace) -> None:
             "note: nothing finds this object in a frame: the whole frame is taken as its box. Train a locator"
             " with the same command and --part locator, then export again"
         )
+    figures = spec.card.get("locator", {}).get("accuracy", {})
+    if figures.get("recall", 1.0) < 0.5:
+        print(
+            f"note: the locator finds only {100 * figures['recall']:.0f} % of the held-back objects; train it"
+            " for more --locator-epochs"
+        )
     print(f"wrote {args.out}; next: python -m edge_kp.run --camera 0 --model {args.out}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,11 +18,12 @@ from edge_kp.types import Array, Detection
 DOUBLE = 0.6  # share of the smaller of two boxes inside the other, above which they show the same object
 CLEAR = 0.95, 0.8  # score and mean visibility from which an object is seen clearly
 RESIZED = 1.3  # ratio of sides, above which what was lost and what is found are not the same object
-RESIZING = 1.01  # by how much that ratio grows each frame
-DRIFT = 0.03  # sides that an unseen object may move in a frame
-UNLIKE = 0.0  # correlation of two looks, below which they show two objects
+RESIZING = 1.35  # by how much that ratio grows each second
+DRIFT = 0.9  # sides that an unseen object may move in a second
+UNSEEN_S = 3.0  # after so long both stay as they are
+UNLIKE = -0.2  # correlation of two looks, below which they show two objects
 LOOK = 16  # side of a remembered look, pixels
-LOOK_EVERY = 4  # frames between two glances at it
+LOOK_EVERY = 4  # frames seen between two glances at it
 
 
 @dataclass(eq=False)
@@ -72,10 +74,11 @@ class Track:
     Attributes:
         shown: the last detection as told to the user, keypoints filtered.
         look: running mean of its looks, while it was seen clearly.
-        box, frame: where and when it was last seen clearly.
-        motion: (2,) running mean of how far its middle moved per frame, pixels.
-        in_doubt: it is covered, or hardly one of its kind.
-        lost: frame in which it was lost.
+        box, time: where it was last seen clearly, and when, seconds.
+        motion: (2,) running mean of the speed of its middle, pixels per second.
+        doubt: since when it is covered, or hardly one of its kind; None while it is seen clearly.
+        lost: when it was lost.
+        seen: frames in which it was seen clearly.
     """
 
     id: int
@@ -83,60 +86,64 @@ class Track:
     shown: Detection
     look: Array
     box: Array
-    frame: int
+    time: float
     motion: Array = field(default_factory=lambda: np.zeros(2))
-    in_doubt: bool = False
-    lost: int = -1
+    doubt: float | None = None
+    lost: float = -math.inf
+    seen: int = 0
 
-    def note(self, sight: Sight, frame: int) -> None:
+    def note(self, sight: Sight, now: float) -> None:
         """Remember where it is and what it looks like, if it can be seen."""
-        self.in_doubt = not sight.clear
-        if sight.clear:
-            if frame > self.frame:
-                moved = (_middle(self.shown.box) - _middle(self.box)) / (frame - self.frame)
-                self.motion = 0.8 * self.motion + 0.2 * moved
-            self.box, self.frame = self.shown.box, frame
-            if frame % LOOK_EVERY == 0:
-                self.look = 0.8 * self.look + 0.2 * sight.look
+        if not sight.clear:
+            self.doubt = now if self.doubt is None else self.doubt
+            return
+        self.doubt = None
+        if now > self.time:
+            speed = (_middle(self.shown.box) - _middle(self.box)) / (now - self.time)
+            self.motion = 0.8 * self.motion + 0.2 * speed
+        self.box, self.time = self.shown.box, now
+        self.seen += 1
+        if self.seen % LOOK_EVERY == 0:
+            self.look = 0.8 * self.look + 0.2 * sight.look
 
-    def can_be(self, sight: Sight, frame: int) -> bool:
+    def can_be(self, sight: Sight, now: float) -> bool:
         """Does a sight lie where this object may have gone unseen, and is it of its size?
 
         It may have stayed, gone on as it went, or anything between; and from there half its side at once
-        and ``DRIFT`` sides more each frame. Its size may change likewise.
+        and ``DRIFT`` sides more each second. Its size may change likewise.
         """
-        frames = frame - self.frame
-        ratio, limit = _side(sight.box) / _side(self.box), RESIZED * RESIZING**frames
+        unseen = min(now - self.time, UNSEEN_S)
+        ratio, limit = _side(sight.box) / _side(self.box), RESIZED * RESIZING**unseen
         if not 1 / limit < ratio < limit:
             return False
-        moved, path = _middle(sight.box) - _middle(self.box), self.motion * frames
+        moved, path = _middle(sight.box) - _middle(self.box), self.motion * unseen
         share = float(np.clip(moved @ path / max(float(path @ path), 1e-6), 0, 1))
-        reach = (0.5 + DRIFT * frames) * max(_side(self.box), _side(sight.box))
+        reach = (0.5 + DRIFT * unseen) * max(_side(self.box), _side(sight.box))
         return float(np.linalg.norm(moved - share * path)) < reach
 
 
 class Memory:
-    """Lost objects, for so many frames, and numbers for new ones."""
+    """Lost objects, for so many seconds, and numbers for new ones."""
 
-    def __init__(self, frames: int) -> None:
+    def __init__(self, seconds: float) -> None:
         self.lost: list[Track] = []
-        self._frames = frames
+        self._seconds = seconds
         self._next_id = 1
 
-    def add(self, track: Track, frame: int) -> None:
-        track.lost = frame
+    def add(self, track: Track, now: float) -> None:
+        track.lost = now
         self.lost.append(track)
 
-    def forget(self, frame: int) -> None:
+    def forget(self, now: float) -> None:
         """Drop what was lost too long ago."""
-        self.lost = [t for t in self.lost if frame - t.lost <= self._frames]
+        self.lost = [t for t in self.lost if now - t.lost <= self._seconds]
 
     def clear(self) -> None:
         self.lost = []
 
-    def number(self, sight: Sight, frame: int) -> int:
+    def number(self, sight: Sight, now: float) -> int:
         """The id for a newcomer: that of the lost object it can be and looks most like, or a new one."""
-        back = [t for t in self.lost if t.can_be(sight, frame)]
+        back = [t for t in self.lost if t.can_be(sight, now)]
         track = max(back, key=lambda t: likeness(t.look, sight.look), default=None)
         if track is not None and likeness(track.look, sight.look) >= UNLIKE:
             self.lost.remove(track)

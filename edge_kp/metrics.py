@@ -137,6 +137,8 @@ def recall_and_false(
 ) -> tuple[float, float]:
     """Share of the true boxes that are found, and false boxes per photo, at a threshold of the score.
 
+    False boxes are counted in photos whose objects are all labelled, where there are such.
+
     Args:
         boxes, scores: (M, 4) and (M,) of each photo.
         truth: (T, 4) of each photo.
@@ -149,9 +151,11 @@ def recall_and_false(
     if not truth:
         raise ValueError("no photo to count in")
     score, hit = _found(boxes, scores, truth, complete, overlap)
-    said = score >= threshold
-    wanted = sum(len(t) for t in truth)
-    return float((hit & said).sum() / max(wanted, 1)), float((~hit & said).sum() / len(truth))
+    found = float((hit & (score >= threshold)).sum() / max(sum(len(t) for t in truth), 1))
+    counted = [i for i, whole in enumerate(complete) if whole] or list(range(len(truth)))
+    boxes, scores, truth = ([part[i] for i in counted] for part in (boxes, scores, truth))
+    score, hit = _found(boxes, scores, truth, [complete[i] for i in counted], overlap)
+    return found, float((~hit & (score >= threshold)).sum() / len(counted))
 
 
 def average_precision(

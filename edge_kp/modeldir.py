@@ -71,6 +71,8 @@ class ModelSpec:
             raise ValueError(
                 f"locator {self.locator!r} of size {self.locator_size}: one does not fit the other"
             )
+        if self.box_rule == "image" and self.locator != "image":
+            raise ValueError("where the whole image is the box there is nothing to locate")
         if min(self.sizes) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"expected positive sizes and scale, got {self.sizes} and {self.scale}")
 

@@ -25,6 +25,7 @@ from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import TRACK, EachFrame, Tracker
 from edge_kp.types import Array
 
+FOLLOWED = 8  # objects at once unless told otherwise
 FileSink = JsonlSink | VideoSink | ImageSink
 
 
@@ -48,13 +49,16 @@ def _parser() -> argparse.ArgumentParser:
         choices=(*TRACK, "off"),
         default=TRACK[0],
         help="fast (default): stage 2 alone while tracking is good; full: both stages in every frame;"
-        " off: every picture on its own, for a folder of photos",
+        " off: every picture on its own and all that is in it, for photos",
     )
     parser.add_argument(
         "--smooth", choices=SMOOTHING, default="light", help="how much keypoints are steadied (default light)"
     )
     parser.add_argument(
-        "--max-objects", type=positive, default=8, metavar="N", help="follow at most N at once (default 8)"
+        "--max-objects",
+        type=positive,
+        metavar="N",
+        help="at most N at once (default: follow 8; all of a photo)",
     )
     parser.add_argument(
         "--locate-every",
@@ -117,7 +121,7 @@ def _body(args: argparse.Namespace) -> None:
             )
             if notice:
                 status.line(notice)
-            yield _worker(detector, args)
+            yield _worker(detector, args, still)
 
     status = _Status()
     pipeline = Pipeline(
@@ -140,10 +144,12 @@ def _body(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt  # a file is not done yet, and a script should see that; a camera never is
 
 
-def _worker(detector: Detector, args: argparse.Namespace) -> Worker:
-    if args.track == "off":
-        return EachFrame(detector)
-    return Tracker(detector, args.max_objects, args.locate_every, track=args.track, smooth=args.smooth)
+def _worker(detector: Detector, args: argparse.Namespace, still: bool) -> Worker:
+    if args.track == "off" or still:
+        return EachFrame(detector, args.max_objects)
+    return Tracker(
+        detector, args.max_objects or FOLLOWED, args.locate_every, track=args.track, smooth=args.smooth
+    )
 
 
 class _Painter:

@@ -21,28 +21,33 @@ FAR = 0.05  # beyond, the whole cascade does
 
 SAME_PLACE = 0.3  # IoU of a located box and a tracked one, above which they show the same object
 WELL_PLACED = 0.7  # and above which the tracked one is right
+MOST_TRIED = 2  # located boxes that are looked at for every object that there is room for
 SURE = 0.8  # score that a newcomer must reach; one that is followed needs the model's threshold alone
-HORIZON_S = 0.1  # keypoints are foretold no further than this
-SEARCH_AGAIN = 3  # frames between two searches for an object just lost
-SEARCH_FOR = 30  # frames for which it is searched for like that
+HORIZON_S = 0.25  # keypoints are foretold no further than this
+SEARCH_AGAIN = 3  # frames between two searches for an object just lost, or just in doubt
+SEARCH_FOR_S = 1.0  # how long it is searched for like that
 
 
 class EachFrame:
     """Detects in every frame on its own, for photos that have nothing to do with each other.
 
+    Args:
+        max_objects: the largest so many of each frame; None gives all.
+
     Attributes:
         last_timings: seconds of ``locate``, ``stage1`` and ``stage2`` in the last update.
     """
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, max_objects: int | None = None) -> None:
         self.detector = detector
+        self.max_objects = max_objects
         self.last_timings: dict[str, float] = {}
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
         """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0."""
         found = self.detector.detect(image)
         self.last_timings = self.detector.last_seconds
-        return found
+        return found[: self.max_objects]
 
 
 class Tracker:
@@ -55,7 +60,7 @@ class Tracker:
         track: ``fast`` runs stage 2 alone on objects whose keypoints could be foretold well, ``full`` both
             stages on all.
         smooth: ``off``, ``light`` or ``strong``, see :mod:`edge_kp.smoothing`.
-        remember: frames for which a lost object's id waits for it to come back.
+        remember: seconds for which a lost object's id waits for it to come back.
 
     Attributes:
         last_timings: seconds of ``locate``, ``stage1`` and ``stage2`` in the last update.
@@ -71,7 +76,7 @@ class Tracker:
         locate_every: int = 15,
         track: str = "fast",
         smooth: str = "light",
-        remember: int = 90,
+        remember: float = 4.0,
     ) -> None:
         if track not in TRACK:
             raise ValueError(f"track: expected one of {', '.join(TRACK)}, got {track!r}")
@@ -90,7 +95,10 @@ class Tracker:
         self._tracks: list[Track] = []
         self._memory = Memory(remember)
         self._frame = -1
+        self._now = 0.0  # seconds since the first frame
         self._time: float | None = None
+        self._usual = 0.0  # seconds between two frames, running mean; 0 before the second
+        self._lost_now = False
         self._shape: tuple[int, ...] = ()
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
@@ -108,7 +116,6 @@ class Tracker:
             # Another photo, or a camera that changed its mode: nothing carries over.
             self._shape, self._tracks = image.shape, []
             self._memory.clear()
-        self._frame += 1
         dt = self._elapsed(time_s)
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
         if self.detector.spec.box_rule == "image":
@@ -120,20 +127,33 @@ class Tracker:
         return [t.shown for t in self._tracks]
 
     def _elapsed(self, time_s: float | None) -> float:
-        last, self._time = self._time, time_s
-        if time_s is None or last is None:
-            return FRAME_S
-        return min(max(time_s - last, 1e-3), 0.5)
+        """Seconds since the last frame for the filters; keeps the clock and the frame number.
+
+        Frames of a network camera come in bursts: how long a frame took to arrive says less of when it was
+        taken than the usual time between two.
+        """
+        if time_s is None or self._time is None or not math.isfinite(time_s - self._time):
+            gap = self._usual or FRAME_S
+        else:
+            gap = min(max(time_s - self._time, 1e-3), 10.0)
+            self._usual += (0.2 if self._usual else 1.0) * (min(gap, 0.5) - self._usual)
+        self._time = time_s if time_s is not None and math.isfinite(time_s) else None
+        self._frame += 1
+        self._now += gap
+        usual = self._usual or FRAME_S
+        return min(max(gap, 0.7 * usual), 1.5 * usual)
 
     def _whole_image(self, image: Array, dt: float) -> None:
-        """Every frame shows one object from edge to edge, always the same one."""
-        result = self._run(self._cascade(image, self.detector.locator(image)))
-        known = [*self._tracks, *self._memory.lost]
+        """Every frame shows one object from edge to edge, always the same one, seen by both stages."""
+        result = self._run(self._cascade(image, self.detector.locator(image)[:1]))
+        known, back = (self._tracks or self._memory.lost), not self._tracks
         self._tracks = []
         if not self.detector.present(result):
             self._memory.lost = known
             return
         sight = Sight(result, 0)
+        if known and back:
+            known[0].filter = KeypointFilter(self._mean, self.smooth)
         self._tracks = [self._seen(known[0], sight, dt) if known else self._new(sight)]
         self._memory.clear()
 
@@ -151,8 +171,12 @@ class Tracker:
             sights = {i: Sight(result, i) for i in near}
             if again := [i for i in near if off[i] > NEARLY]:
                 result = self._run(self._cascade.refine(image, result.keypoints[again]))
-                for k in self.detector.present(result):
-                    sights[again[k]] = Sight(result, k)
+                there = set(self.detector.present(result))
+                for k, i in enumerate(again):
+                    if k in there:
+                        sights[i] = Sight(result, k)
+                    else:
+                        del sights[i]
             far = [i for i in range(len(tracks)) if i not in sights]
         if far:
             result = self._run(self._cascade(image, [tight_box(expected[i]) for i in far]))
@@ -173,14 +197,15 @@ class Tracker:
                 if not any(same_place(sight.box, other.box) for _, other in kept):
                     kept.append((track, sight))
         held = {track.id for track, _ in kept}
-        self._memory.forget(self._frame)
-        for track in self._tracks:
-            if track.id not in held:
-                self._memory.add(track, self._frame)
+        self._memory.forget(self._now)
+        gone = [track for track in self._tracks if track.id not in held]
+        self._lost_now = bool(gone)
+        for track in gone:
+            self._memory.add(track, self._now)
         self._tracks = []
         for track, sight in kept:
-            if track.in_doubt and sight.clear and not track.can_be(sight, self._frame):
-                self._memory.add(track, self._frame)
+            if track.doubt is not None and sight.clear and not track.can_be(sight, self._now):
+                self._memory.add(track, self._now)
                 self._tracks.append(self._new(sight))
             else:
                 self._tracks.append(self._seen(track, sight, dt))
@@ -189,13 +214,14 @@ class Tracker:
     def _search_is_due(self) -> bool:
         if not self._tracks:
             return True
-        if self._frame % SEARCH_AGAIN == 0 and any(t.in_doubt for t in self._tracks):
+        again, regular = self._frame % SEARCH_AGAIN == 0, self._frame % self.locate_every == 0
+        doubts = [self._now - t.doubt for t in self._tracks if t.doubt is not None]
+        if any(regular or (again and age <= SEARCH_FOR_S) for age in doubts):
             return True
         if len(self._tracks) >= self.max_objects:
             return False
-        gone = [self._frame - t.lost for t in self._memory.lost]
-        just_lost = any(age <= SEARCH_FOR and age % SEARCH_AGAIN == 0 for age in gone)
-        return just_lost or self._frame % self.locate_every == 0
+        just_lost = any(self._now - t.lost <= SEARCH_FOR_S for t in self._memory.lost)
+        return regular or self._lost_now or (again and just_lost)
 
     def _search(self, image: Array) -> None:
         """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be."""
@@ -204,8 +230,9 @@ class Tracker:
         self.last_timings["locate"] = time.perf_counter() - start
         taken = [t.shown.box for t in self._tracks]
         new = [b for b in boxes if all(box_iou(b, other) < SAME_PLACE for other in taken)]
-        new = new[: self.max_objects - len(self._tracks)]
-        doubted = [t for t in self._tracks if t.in_doubt]
+        free = self.max_objects - len(self._tracks)
+        new = new[: MOST_TRIED * free]  # some of them may be nothing
+        doubted = [t for t in self._tracks if t.doubt is not None]
         moved = [
             (t, b) for t in doubted for b in boxes if SAME_PLACE / 2 < box_iou(b, t.shown.box) < WELL_PLACED
         ]
@@ -215,14 +242,15 @@ class Tracker:
         sights = [Sight(result, i) for i in range(len(result.score))]
         for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
             others = [t.shown.box for t in self._tracks if t is not track]
-            fits = sight.clear and track.can_be(sight, self._frame)
+            fits = sight.clear and track.can_be(sight, self._now)
             if fits and not any(same_place(sight.box, box) for box in others):
                 track.filter = KeypointFilter(self._mean, self.smooth)
                 self._seen(track, sight, FRAME_S)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.shown.box for t in self._tracks]
-        sure = [sight for sight in sights[: len(new)] if sight.score >= SURE]
-        self._tracks += [self._new(sight) for sight in distinct(sure, taken)]
+        least = max(SURE, self.detector.spec.score_threshold)
+        sure = [sight for sight in sights[: len(new)] if sight.score >= least]
+        self._tracks += [self._new(sight) for sight in distinct(sure, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
 
     def _run(self, result: CascadeResult) -> CascadeResult:
@@ -237,14 +265,14 @@ class Tracker:
         return math.sqrt(float(moved @ moved) / len(self._mean))
 
     def _new(self, sight: Sight) -> Track:
-        number = self._memory.number(sight, self._frame)
+        number = self._memory.number(sight, self._now)
         keypoint_filter = KeypointFilter(self._mean, self.smooth)
         shown = self.detector.detection(sight.result, sight.i, number)
-        track = Track(number, keypoint_filter, shown, sight.look, sight.box, self._frame)
+        track = Track(number, keypoint_filter, shown, sight.look, sight.box, self._now)
         return self._seen(track, sight, FRAME_S)
 
     def _seen(self, track: Track, sight: Sight, dt: float) -> Track:
         keypoints = track.filter.update(sight.keypoints, sight.visibility, dt)
         track.shown = self.detector.detection(sight.result, sight.i, track.id, keypoints)
-        track.note(sight, self._frame)
+        track.note(sight, self._now)
         return track

@@ -261,6 +261,13 @@ def test_keypoints_that_are_no_numbers_are_refused(stage: int, bad: float) -> No
         Cascade(spec(), *stages)(draw_map(), [tight_box(keypoints)])
 
 
+def test_keypoints_in_one_place_are_no_object() -> None:
+    keypoints = place(0, 30, 43, 40)
+    stage2 = MapReader(keypoints, wrong=similarity(0, 0, (0.5, 0.5)))
+    result = Cascade(spec(), MapReader(keypoints), stage2)(draw_map(), [tight_box(keypoints)])
+    assert result.score[0] == 0
+
+
 @pytest.mark.parametrize("box", [[5, 5, 5, 5], [9, 9, 1, 1], [0, 0, np.nan, 5]])
 def test_empty_boxes_are_refused(box: list[float]) -> None:
     with pytest.raises(ValueError, match="expected a box"):

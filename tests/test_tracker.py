@@ -109,7 +109,7 @@ def test_an_object_that_comes_back_nearby_keeps_its_id(detector, frames):
 
 
 def test_a_forgotten_object_gets_a_new_id(detector, frames):
-    tracker = Tracker(detector, remember=3)
+    tracker = Tracker(detector, remember=0.1)
     tracker.update(frames[0])
     for _ in range(6):
         tracker.update(np.zeros_like(frames[0]))
@@ -198,6 +198,68 @@ def test_a_clock_that_stands_still_or_goes_back_is_survived(detector, frames):
         (found,) = tracker.update(image, time_s)
         assert np.isfinite(found.keypoints).all()
         assert found.id == 1
+
+
+@pytest.mark.parametrize("gaps", [(0.002, 0.065), (0.0, 0.067), (0.001, 0.001, 0.098)])
+def test_frames_that_arrive_in_bursts_are_followed_as_well(detector, frames, gaps):
+    """As network cameras deliver them; the object itself moves evenly."""
+    tracker, time_s, again = Tracker(detector), 0.0, 0
+    for i, image in enumerate(frames[20:80]):
+        time_s += gaps[i % len(gaps)]
+        (found,) = tracker.update(image, time_s)
+        assert found.id == 1
+        again += tracker.last_timings["stage1"] > 0
+    assert again < 12
+
+
+@pytest.mark.parametrize("step", [6, 10])
+def test_a_slow_camera_keeps_the_id(detector, frames, step):
+    """At 5 and 3 frames a second an object moves further between two frames, and may do so."""
+    tracker = Tracker(detector)
+    for i in range(0, 165, step):
+        found = tracker.update(frames[i], i / 30)
+        assert [d.id for d in found] == [1]
+
+
+def test_a_stamp_that_is_no_number_is_no_stamp(detector, frames):
+    tracker = Tracker(detector)
+    for image, time_s in zip(frames[20:25], (0.0, 0.033, float("nan"), 0.1, float("inf")), strict=True):
+        (found,) = tracker.update(image, time_s)
+        assert np.isfinite(found.keypoints).all()
+
+
+class TwoBoxes:
+    """A locator whose largest box shows nothing."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def __call__(self, image):
+        return [np.float32([0, 0, 250, 250]), *self.real(image)]
+
+    def close(self):
+        pass
+
+
+def test_a_false_box_takes_no_place(detector, frames, monkeypatch):
+    monkeypatch.setattr(detector, "locator", TwoBoxes(detector.locator))
+    image = frames[40].copy()
+    image[:250, :250] = 90
+    assert len(Tracker(detector, max_objects=1).update(image)) == 1
+
+
+def test_doubt_is_looked_into_for_a_second_only(detector, frames):
+    """A face that stays half covered is no reason to search in every third frame for ever."""
+    tracker = Tracker(detector, max_objects=1, locate_every=15)
+    tracker.update(frames[60])
+    half = frames[60].copy()
+    half[185:] = 90  # below the nose
+    searched = []
+    for _ in range(75):
+        assert tracker.update(half)
+        searched.append(tracker.last_timings["locate"] > 0)
+    assert sum(searched[:30]) >= 5
+    assert sum(searched[45:]) <= 3
 
 
 @pytest.mark.parametrize(

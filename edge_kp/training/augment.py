@@ -108,9 +108,8 @@ def random_cover(
     else:  # everything beyond a line through the box, as a mask, a hand or the frame's edge would
         direction = rng.uniform(0, 2 * math.pi)
         normal = np.array([math.cos(direction), math.sin(direction)])
-        along = np.nan_to_num(points, nan=-1e9) @ normal
-        inside = along[along > -1e8]
-        edge = np.quantile(inside, 1 - rng.uniform(0.05, share))
+        along = points[~np.isnan(points).any(axis=1)] @ normal
+        edge = np.quantile(along, 1 - rng.uniform(0.05, share))
         y, x = np.mgrid[0:size, 0:size]
         depth = x * normal[0] + y * normal[1] - edge
         mask[(depth > 0) & (depth < rng.uniform(0.3, 1.0) * size)] = 255

@@ -57,6 +57,10 @@ def export_run(
     images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
     notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
     finder = locator_run or run
+    if locator_run is not None and recipe.box_rule == "image":
+        raise ModelError(
+            f"{run}: trained with --box image, where nothing is to be located; leave --locator out"
+        )
     if locator_run is not None or (run / LOCATOR_FIGURES).exists():
         figures = _read_json(finder / LOCATOR_FIGURES)
         locator = load_locator(finder / "locator" / "best.pt")

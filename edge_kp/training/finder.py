@@ -21,7 +21,7 @@ from edge_kp.training.locating import (
 )
 from edge_kp.training.loop import Place
 from edge_kp.training.photos import Photo, read_photos
-from edge_kp.training.recipe import Recipe, claim, loop_config, wait
+from edge_kp.training.recipe import Recipe, check_batch, claim, loop_config, wait
 from edge_kp.training.scenes import SceneDataset
 from edge_kp.training.split import training_samples
 
@@ -44,6 +44,7 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
         config = LocatorConfig(recipe.locator_size, recipe.locator_width)
     except ValueError as error:
         raise ModelError(str(error)) from error
+    check_batch(recipe, place)
     claim(recipe, out, place)
     photos, held_photos = (read_photos(samples, place.first) for samples in (train.samples, held))
     flip = train.schema.can_flip

@@ -189,7 +189,7 @@ def validate(net: nn.Module, photos: Sequence[Photo], device: torch.device) -> d
     boxes, scores = [f[0] for f in found], [f[1] for f in found]
     figures = {
         threshold: recall_and_false(boxes, scores, truth, complete, threshold, OVERLAP)
-        for threshold in (round(0.05 * step, 2) for step in range(18, 1, -1))
+        for threshold in (round(0.05 * step, 2) for step in range(18, 5, -1))
     }
     threshold, (recall, false) = max(figures.items(), key=lambda item: item[1][0] - FALSE_WEIGHT * item[1][1])
     return {

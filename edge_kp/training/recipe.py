@@ -24,6 +24,7 @@ from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.evaluation import evaluate, summary_table
+from edge_kp.training.locating import LocatorConfig
 from edge_kp.training.loop import LoopConfig, Place, batch_loader
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet, normalise
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
@@ -221,6 +222,14 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     return recipe, bank, stages[0], stages[1]
 
 
+def check_batch(recipe: Recipe, place: Place) -> None:
+    """Raises: ModelError: the batch cannot be shared among the processes."""
+    if recipe.batch % place.world or recipe.batch < 2 * place.world:
+        raise ModelError(
+            f"--batch {recipe.batch}: expected a multiple of the {place.world} process(es), two each at least"
+        )
+
+
 def _check(recipe: Recipe, train: Dataset, place: Place) -> None:
     """Raises: ModelError: settings that would only fail once part of the work is done."""
     for stage in (0, 1):
@@ -228,12 +237,13 @@ def _check(recipe: Recipe, train: Dataset, place: Place) -> None:
             NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, ())
         except ValueError as error:
             raise ModelError(f"stage {stage + 1}: {error}") from error
+    try:
+        LocatorConfig(recipe.locator_size, recipe.locator_width)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     if not recipe.scale > 0.5:
         raise ModelError(f"--scale {recipe.scale}: expected more than 0.5 sides of the box, e.g. 1.6")
-    if recipe.batch % place.world or recipe.batch < 2 * place.world:
-        raise ModelError(
-            f"--batch {recipe.batch}: expected a multiple of the {place.world} process(es), two each at least"
-        )
+    check_batch(recipe, place)
     epoch = sum(s.repeat for s in train.samples)
     if recipe.batch > epoch:
         raise ModelError(

@@ -283,6 +283,16 @@ def test_the_locator_of_another_run(tiny_run: Path, tmp_path: Path, capsys: Any)
     assert read_model(model).locator == "network"
 
 
+def test_where_the_image_is_the_box_no_locator_is_taken(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    recipe = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**recipe, "box_rule": "image"}))
+    (run / "locator.json").unlink()
+    assert main(["--run", str(run), "--locator", str(tiny_run), "--out", str(tmp_path / "model")]) == 1
+    assert "nothing is to be located" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
 # ---- exports that fail -------------------------------------------------------------------------------------
 
 

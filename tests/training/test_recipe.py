@@ -267,14 +267,15 @@ def test_an_object_that_fills_the_image_needs_no_locator(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("part", ["locator", "all"])
 def test_a_locator_of_impossible_size_is_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     command = [
         "--data",
         "synthetic:40",
         "--part",
-        "locator",
+        part,
         "--out",
         str(tmp_path / "run"),
         "--workers",
