@@ -29,6 +29,7 @@ from edge_kp.training.attributes import OWN_ATTRIBUTES, ShapeAttributes
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.crops import CropDataset, StageView
+from edge_kp.training.locating import load_locator
 from edge_kp.training.loop import LoopConfig, Place, one_cycle
 from edge_kp.training.network import NetworkConfig, StageNet
 from edge_kp.training.recipe import load_run
@@ -412,6 +413,8 @@ def test_two_processes_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["-m", "edge_kp.train", "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
     command += ["--k", "8", "--sizes", "32", "48", "--widths", "8", "8", "--batch", "32", "--workers", "0"]
+    command += ["--locator-size", "64", "--locator-width", "8"]
+    command += ["--locator-epochs", "1", "--locator-pictures", "32"]
     done = torchrun(*command)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("held-back samples") == 1  # one process speaks for both
@@ -423,4 +426,6 @@ def test_two_processes_write_one_run(tmp_path: Path) -> None:
     for stage, net in (("stage1", stage1), ("stage2", stage2)):
         assert [row["epoch"] for row in rows(out / stage)] == ["1"]
         assert all(torch.isfinite(p).all() for p in net.parameters())
+    assert load_locator(out / "locator" / "best.pt").config.size == 64
+    assert done.stdout.count("likely objects without label") == 1
     assert not list(out.rglob("*.part"))
