@@ -29,7 +29,7 @@ from edge_kp.geometry import box_iou, invert, transform_points
 from edge_kp.live.source import Frame, open_source
 from edge_kp.modeldir import find_model, read_model
 from edge_kp.smoothing import SMOOTHING
-from edge_kp.tracker import TRACK
+from edge_kp.tracker import MAX_OBJECTS, TRACK
 from edge_kp.types import Array
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -183,7 +183,7 @@ def _run(args: argparse.Namespace) -> None:
     plain = args.track == TRACK[0] and args.smooth == "light"
     name = args.source.parent.name if args.source.is_dir() else args.source.stem
     name = f"{name}-still" if args.still else name
-    name += "" if args.max_objects == 8 else f"-max{args.max_objects}"
+    name += "" if args.max_objects == MAX_OBJECTS else f"-max{args.max_objects}"
     write_result(
         f"clip-{name}" if plain else f"clip-{name}-{args.track}-{args.smooth}",
         {"clip": name, "model": args.model, **settings, "figures": figures},
@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=positive, default=1)
     parser.add_argument("--track", choices=TRACK, default=TRACK[0])
     parser.add_argument("--smooth", choices=SMOOTHING, default="light")
-    parser.add_argument("--max-objects", type=positive, default=8)
+    parser.add_argument("--max-objects", type=positive, default=MAX_OBJECTS)
     return run_cli(_run, parser, argv)
 
 

@@ -104,7 +104,8 @@ class Cascade:
         second = _run(self.stage2, pictures)
         found = _to_frame(crops, second["keypoints"])
         score = np.minimum(score, second["score"])
-        wanted = np.stack([crop.matrix for crop in crops])
+        transforms = np.stack([crop.matrix for crop in crops])
+        wanted = transforms.copy()
         for i, points in enumerate(found):
             try:
                 wanted[i] = self.alignment.to_shape(points)
@@ -122,7 +123,7 @@ class Cascade:
             visibility=second["visibility"],
             attributes=attributes,
             crops=pictures,
-            transforms=np.stack([crop.matrix for crop in crops]),
+            transforms=transforms,
             wanted=wanted,
             seconds={"stage1": middle - start, "stage2": time.perf_counter() - middle},
         )

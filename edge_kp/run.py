@@ -22,10 +22,9 @@ from edge_kp.live.statistics import Result, Spread, Summary
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import KeypointSchema
 from edge_kp.smoothing import SMOOTHING
-from edge_kp.tracker import TRACK, EachFrame, Tracker
+from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
 from edge_kp.types import Array
 
-FOLLOWED = 8  # objects at once unless told otherwise
 FileSink = JsonlSink | VideoSink | ImageSink
 
 
@@ -58,14 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         "--max-objects",
         type=positive,
         metavar="N",
-        help="at most N at once (default: follow 8; all of a photo)",
+        help=f"at most N at once (default: follow {MAX_OBJECTS}; all of a photo)",
     )
     parser.add_argument(
         "--locate-every",
         type=positive,
-        default=15,
+        default=LOCATE_EVERY,
         metavar="N",
-        help="look for newcomers in every Nth frame (default 15)",
+        help=f"look for newcomers in every Nth frame (default {LOCATE_EVERY})",
     )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--save", type=Path, metavar="OUT.mp4", help="write a video with the keypoints drawn"
@@ -148,7 +147,7 @@ def _worker(detector: Detector, args: argparse.Namespace, still: bool) -> Worker
     if args.track == "off" or still:
         return EachFrame(detector, args.max_objects)
     return Tracker(
-        detector, args.max_objects or FOLLOWED, args.locate_every, track=args.track, smooth=args.smooth
+        detector, args.max_objects or MAX_OBJECTS, args.locate_every, track=args.track, smooth=args.smooth
     )
 
 

@@ -13,6 +13,8 @@ from edge_kp.smoothing import KeypointFilter
 from edge_kp.types import Array, Detection
 
 TRACK = ("fast", "full")
+MAX_OBJECTS = 8
+LOCATE_EVERY = 15
 FRAME_S = 1 / 30  # time between frames where nobody says it
 
 # How far the crop of stage 2 may have been off, root mean square of the canonical points, sides of the crop.
@@ -72,8 +74,8 @@ class Tracker:
     def __init__(
         self,
         detector: Detector,
-        max_objects: int = 8,
-        locate_every: int = 15,
+        max_objects: int = MAX_OBJECTS,
+        locate_every: int = LOCATE_EVERY,
         track: str = "fast",
         smooth: str = "light",
         remember: float = 4.0,

@@ -13,7 +13,6 @@ from edge_kp.files import replacing
 from edge_kp.locator import fit_square
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.locating import (
-    LocatorConfig,
     LocatorNet,
     search_training_photos,
     train_locator,
@@ -21,7 +20,7 @@ from edge_kp.training.locating import (
 )
 from edge_kp.training.loop import Place
 from edge_kp.training.photos import Photo, read_photos
-from edge_kp.training.recipe import Recipe, check_batch, claim, loop_config, wait
+from edge_kp.training.recipe import Recipe, check_batch, claim, locator_config, loop_config, wait
 from edge_kp.training.scenes import SceneDataset
 from edge_kp.training.split import training_samples
 
@@ -40,10 +39,7 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     if recipe.box_rule == "image":
         raise ModelError("--part locator: with --box image the whole image is the box; there is none to find")
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
-    try:
-        config = LocatorConfig(recipe.locator_size, recipe.locator_width)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+    config = locator_config(recipe)
     check_batch(recipe, place)
     claim(recipe, out, place)
     photos, held_photos = (read_photos(samples, place.first) for samples in (train.samples, held))

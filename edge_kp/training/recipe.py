@@ -222,6 +222,14 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     return recipe, bank, stages[0], stages[1]
 
 
+def locator_config(recipe: Recipe) -> LocatorConfig:
+    """Raises: ModelError: a size or width that the locator cannot have."""
+    try:
+        return LocatorConfig(recipe.locator_size, recipe.locator_width)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+
+
 def check_batch(recipe: Recipe, place: Place) -> None:
     """Raises: ModelError: the batch cannot be shared among the processes."""
     if recipe.batch % place.world or recipe.batch < 2 * place.world:
@@ -237,10 +245,7 @@ def _check(recipe: Recipe, train: Dataset, place: Place) -> None:
             NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, ())
         except ValueError as error:
             raise ModelError(f"stage {stage + 1}: {error}") from error
-    try:
-        LocatorConfig(recipe.locator_size, recipe.locator_width)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+    locator_config(recipe)
     if not recipe.scale > 0.5:
         raise ModelError(f"--scale {recipe.scale}: expected more than 0.5 sides of the box, e.g. 1.6")
     check_batch(recipe, place)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from same_run import same_run
 from torch import Tensor
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
@@ -460,25 +461,6 @@ def straight(kites: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("straight") / "locator"
     short_run(kites, out)
     return out
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, part in value.items() for k, v in flat(part, f"{name}/{key}").items()}
-    if isinstance(value, list | tuple):
-        return {k: v for i, part in enumerate(value) for k, v in flat(part, f"{name}/{i}").items()}
-    return {name: value}
-
-
-def same_run(a: Path, b: Path) -> None:
-    """Every weight, optimiser state and logged figure of two runs is the same, to the last bit."""
-    for name in ("best.pt", "last.pt"):
-        first, second = flat(load_checkpoint(a / name)), flat(load_checkpoint(b / name))
-        assert first.keys() == second.keys()
-        for key, value in first.items():
-            equal = torch.equal(value, second[key]) if isinstance(value, Tensor) else value == second[key]
-            assert equal, f"{name}: {key} differs"
-    assert (a / "log.csv").read_text() == (b / "log.csv").read_text()
 
 
 def test_training_goes_on_where_it_stopped(kites: Any, straight: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from same_run import same_run
 
 from edge_kp.errors import ModelError
 from edge_kp.metrics import nme
@@ -84,26 +85,6 @@ def synthetic_task(kind: type = CropDataset) -> Task:
 def rows(out: Path) -> list[dict[str, str]]:
     with open(out / "log.csv", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def same_run(a: Path, b: Path) -> None:
-    """Every weight, optimiser state and logged figure of two runs is the same, to the last bit."""
-    for name in ("best.pt", "last.pt"):
-        first, second = load_checkpoint(a / name), load_checkpoint(b / name)
-        assert flat(first).keys() == flat(second).keys()
-        for key, value in flat(first).items():
-            other = flat(second)[key]
-            equal = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
-            assert equal, f"{name}: {key} differs"
-    assert (a / "log.csv").read_text() == (b / "log.csv").read_text()
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {k: v for key, part in value.items() for k, v in flat(part, f"{name}/{key}").items()}
-    if isinstance(value, list | tuple):
-        return {k: v for i, part in enumerate(value) for k, v in flat(part, f"{name}/{i}").items()}
-    return {name: value}
 
 
 # ---- learning ----------------------------------------------------------------------------------------
