@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxscript
 import onnxsim
 import torch
 from onnx import numpy_helper
@@ -106,6 +107,7 @@ def export_network(net: Contract, path: Path, contract: Mapping[str, str]) -> Pa
             dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
             dynamo=True,
             external_data=False,
+            custom_translation_table={torch.ops.edge_kp.gather_rows.default: _gather_rows},
             verbose=False,
         )
     simplified, same = onnxsim.simplify(onnx.load(plain))
@@ -123,6 +125,11 @@ def export_network(net: Contract, path: Path, contract: Mapping[str, str]) -> Pa
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)
     return plain
+
+
+def _gather_rows(rows: Any, index: Any) -> Any:
+    op: Any = onnxscript.opset18
+    return op.GatherND(rows, op.Unsqueeze(index, op.Constant(value_ints=[2])), batch_dims=1)
 
 
 def find_bank(model: onnx.ModelProto, templates: Array) -> str:

@@ -6,6 +6,7 @@ All coordinates are crop coordinates in [0, 1]; GridSample takes ``2u - 1`` with
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -123,12 +124,44 @@ class CorrectionNet(nn.Module):
 
 
 def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
-    """(B, 2, 3) transforms on (B or 1, N, 2) points, without a MatMul node: four products and sums."""
-    x, y = points[..., 0], points[..., 1]
-    m = matrix.unsqueeze(-1)
-    return torch.stack(
-        [m[:, 0, 0] * x + m[:, 0, 1] * y + m[:, 0, 2], m[:, 1, 0] * x + m[:, 1, 1] * y + m[:, 1, 2]], -1
-    )
+    """(B, 2, 3) transforms on (B or 1, N, 2) points: products and sums, which no GPU rounds to TF32."""
+    columns = matrix.transpose(1, 2).unsqueeze(2)  # (B, 3, 1, 2), so that nothing has to be stacked
+    return points[..., 0:1] * columns[:, 0] + points[..., 1:2] * columns[:, 1] + columns[:, 2]
+
+
+def exact_product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product in the inputs' own float32, also under autocast."""
+    device = a.device.type
+    if not torch.is_autocast_enabled(device):
+        return a @ b
+    with torch.autocast(device, enabled=False):
+        return a @ b
+
+
+def pixel_grid(size: int) -> Tensor:
+    """(1, size, size, 3) crop coordinates (u, v, 1) of every pixel's centre."""
+    centres = (torch.arange(size) + 0.5) / size
+    v, u = torch.meshgrid(centres, centres, indexing="ij")
+    return torch.stack([u, v, torch.ones_like(u)], -1)[None]
+
+
+def sample(image: Tensor, matrix: Tensor, grid: Tensor, padding: str) -> Tensor:
+    """Bilinear samples of an image on a transformed grid.
+
+    Args:
+        image: (B, C, H, W).
+        matrix: (B, 2, 3), grid → coordinates of the image in [0, 1].
+        grid: (1, S, S, 3) of :func:`pixel_grid`.
+        padding: ``border`` or ``zeros`` outside the image.
+
+    Returns:
+        (B, C, S, S).
+    """
+    # GridSample counts from -1 to 1; the few numbers of the matrix are rescaled, not the many of the grid.
+    matrix = 2 * matrix - matrix.new_tensor([0.0, 0.0, 1.0])
+    at = exact_product(grid.flatten(1, 2), matrix.transpose(1, 2))
+    at = at.view(-1, grid.shape[1], grid.shape[2], 2)
+    return F.grid_sample(image, at, align_corners=False, padding_mode=padding)
 
 
 class StageNet(nn.Module):
@@ -186,9 +219,7 @@ class StageNet(nn.Module):
         reach = torch.arange(self.OFFSETS) - self.OFFSETS // 2
         dy, dx = torch.meshgrid(reach, reach, indexing="ij")
         self.register_buffer("offsets", torch.stack([dx, dy], -1).view(1, 1, -1, 2) * step)
-        centres = (torch.arange(config.size) + 0.5) / config.size
-        v, u = torch.meshgrid(centres, centres, indexing="ij")
-        self.register_buffer("pixel_grid", torch.stack([u, v], -1).view(1, -1, 2), persistent=False)
+        self.register_buffer("pixel_grid", pixel_grid(config.size), persistent=False)
 
     def forward(self, image: Tensor, gather: bool = False) -> StageOutput:
         """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates.
@@ -199,22 +230,24 @@ class StageNet(nn.Module):
         correction = None
         if self.correction is not None:
             correction = self.correction(image)
-            grid = apply_affine(correction, self.pixel_grid).view(-1, self.config.size, self.config.size, 2)
-            image = F.grid_sample(image.float(), 2 * grid - 1, align_corners=False, padding_mode="border")
+            image = sample(image.float(), correction, self.pixel_grid, "border")
 
         quarter = self.quarter(self.stem(image))
         eighth = self.eighth(quarter)
         sixteenth = self.sixteenth(eighth)
         context = F.relu(self.context(self.pool(self.top(sixteenth))))
-        logits = self.mixture(context).float()
+        heads = (self.mixture, self.score, self.attributes, self.point_context)
+        logits, score, attributes, point_context = side_by_side(heads, context)
+        logits = logits.float()
         prior = self.mix(torch.softmax(logits, 1)) if self.config.bank else logits
         prior = prior.view(-1, self.points, 2)
 
         coarse = F.interpolate(self.lateral_sixteenth(sixteenth), scale_factor=2.0)
         coarse = F.relu(coarse + self.lateral_eighth(eighth))
         local = self.local(quarter + F.interpolate(coarse, scale_factor=2.0)).float()
-        hidden = self.read_points(local, prior, context, gather)
-        residual = self.residual(hidden).float().transpose(1, 2) * 0.1
+        hidden = self.read_points(local, prior, point_context, gather)
+        residual, visibility = side_by_side((self.residual, self.visibility), hidden)
+        residual = residual.float().transpose(1, 2) * 0.1
         keypoints = prior + residual
         if correction is not None:
             prior, keypoints = apply_affine(correction, prior), apply_affine(correction, keypoints)
@@ -222,21 +255,19 @@ class StageNet(nn.Module):
             keypoints,
             prior,
             logits,
-            self.score(context).float().squeeze(1),
-            self.visibility(hidden).float().squeeze(1),
-            self.attributes(context).float(),
+            score.float().squeeze(1),
+            visibility.float().squeeze(1),
+            attributes.float(),
             correction,
         )
 
     def mix(self, mixture: Tensor) -> Tensor:
         """(B, K) probabilities × templates → (B, 2N), in float32: bfloat16 would round to 1/256 of a crop."""
-        device = mixture.device.type
-        if not torch.is_autocast_enabled(device):
-            return mixture @ self.bank
-        with torch.autocast(device, enabled=False):
-            return mixture @ self.bank
+        return exact_product(mixture, self.bank)
 
-    def read_points(self, local: Tensor, prior: Tensor, context: Tensor, gather: bool = False) -> Tensor:
+    def read_points(
+        self, local: Tensor, prior: Tensor, point_context: Tensor, gather: bool = False
+    ) -> Tensor:
         """Features (B, hidden, N) of every point, read around its prior keypoint."""
         # Shape-indexed features (Cao et al. 2012): where to look is not a path for gradients.
         prior = prior.detach()
@@ -247,9 +278,40 @@ class StageNet(nn.Module):
             seen = F.grid_sample(local, 2 * where - 1, align_corners=False, padding_mode="border")
         channels, cells = local.shape[1], self.OFFSETS**2
         seen = seen.permute(0, 1, 3, 2).reshape(-1, channels * cells, self.points)
-        hidden = F.relu(self.read(seen) + self.point_context(context).unsqueeze(2) + self.point_embedding)
+        hidden = F.relu(self.read(seen) + point_context.unsqueeze(2) + self.point_embedding)
         hidden = hidden + self.mix_points(hidden.transpose(1, 2)).transpose(1, 2)
         return hidden + F.relu(self.refine(F.relu(hidden)))
+
+
+def side_by_side(layers: Sequence[nn.Linear | nn.Conv1d], x: Tensor) -> tuple[Tensor, ...]:
+    """Several linear layers (or 1×1 convolutions) of the same input as one product: one kernel, not many."""
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+    out = F.linear(x, weight, bias) if weight.ndim == 2 else F.conv1d(x, weight, bias)
+    return out.split([len(layer.weight) for layer in layers], 1)
+
+
+def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
+    """(B, M, C) float rows picked by (B, R) int64 → (B, R, C).
+
+    An operator of its own, so that it can be exported as GatherND; it passes no gradient on.
+    """
+    picked: Tensor = torch.ops.edge_kp.gather_rows(rows, index)
+    return picked
+
+
+OPERATORS = torch.library.Library("edge_kp", "DEF")  # holds the registration for as long as the module lives
+OPERATORS.define("gather_rows(Tensor rows, Tensor index) -> Tensor")
+OPERATORS.impl(
+    "gather_rows",
+    lambda rows, index: torch.take_along_dim(rows, index.unsqueeze(2), 1),
+    "CompositeExplicitAutograd",
+)
+torch.library.register_fake(
+    "edge_kp::gather_rows",
+    lambda rows, index: rows.new_empty(index.shape[0], index.shape[1], rows.shape[2]),
+    lib=OPERATORS,
+)
 
 
 def gather_cells(features: Tensor, points: Tensor, side: int) -> Tensor:
@@ -272,9 +334,7 @@ def gather_cells(features: Tensor, points: Tensor, side: int) -> Tensor:
     column = (corner[..., 0:1] + reach).clamp(0, width - 1)
     row = (corner[..., 1:2] + reach).clamp(0, height - 1)
     cell = (row.unsqueeze(-1) * width + column.unsqueeze(-2)).to(torch.int64)
-    # A sum, not expand: that would ask the graph for its batch size, and TensorRT for the shape of a uint8.
-    every = torch.zeros(1, 1, channels, dtype=torch.int64, device=features.device)
-    seen = torch.gather(features.flatten(2).transpose(1, 2), 1, cell.flatten(1).unsqueeze(2) + every)
+    seen = gather_rows(features.flatten(2).transpose(1, 2), cell.flatten(1))
     seen = seen.view(-1, points.shape[1], side + 1, side + 1, channels)
     right, down = (at - corner).unsqueeze(-1).unsqueeze(-1).unsqueeze(-1).unbind(2)
     seen = torch.lerp(seen[:, :, :-1], seen[:, :, 1:], down)

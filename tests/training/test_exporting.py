@@ -188,7 +188,7 @@ def test_a_graph_that_tensorrt_takes(tiny_model: Path, stage: str) -> None:
     assert all(n.domain in ("", "ai.onnx") for n in graph.node)
     # The picture is turned by GridSample; features are gathered.
     assert sum(n.op_type == "GridSample" for n in graph.node) == (stage == "stage1")
-    assert sum(n.op_type == "GatherElements" for n in graph.node) == 1
+    assert sum(n.op_type == "GatherND" for n in graph.node) == 1
 
 
 # ---- the bank inside ---------------------------------------------------------------------------------------

@@ -202,9 +202,7 @@ def test_points_are_read_around_the_prior_keypoints(seed: int, row: int) -> None
     local = rng.uniform(0, 1, (2, 8, cells, cells)).astype(np.float32)
     prior = rng.uniform(-0.2, 1.2, (2, N, 2)).astype(np.float32)
     with torch.no_grad():
-        hidden = net.read_points(
-            torch.from_numpy(local), torch.from_numpy(prior), torch.zeros(2, 256)
-        ).numpy()
+        hidden = net.read_points(torch.from_numpy(local), torch.from_numpy(prior), torch.zeros(2, 64)).numpy()
     for b in range(2):
         for point in range(N):
             x, y = prior[b, point].astype(float) * cells - 0.5
@@ -220,7 +218,7 @@ def test_a_ramp_of_coordinates_reads_as_the_keypoints_themselves() -> None:
     local[0, 0], local[0, 1] = centre[None, :], centre[:, None]
     prior = torch.rand(1, N, 2, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
     with torch.no_grad():
-        hidden = net.read_points(local, prior, torch.zeros(1, 256))
+        hidden = net.read_points(local, prior, torch.zeros(1, 64))
     np.testing.assert_allclose(hidden[0, [4, 13]].T, prior[0], atol=1e-6)  # cell 4 of 9 is the middle one
 
 
@@ -254,7 +252,7 @@ def test_where_to_look_is_no_path_for_gradients() -> None:
     net = lively(StageNet(config(), templates()))
     prior = torch.full((1, N, 2), 0.4, requires_grad=True)
     local = torch.rand(1, 8, 8, 8, requires_grad=True)
-    net.read_points(local, prior, torch.rand(1, 256)).sum().backward()
+    net.read_points(local, prior, torch.rand(1, 64)).sum().backward()
     assert local.grad is not None
     assert local.grad.any()
     assert prior.grad is None
