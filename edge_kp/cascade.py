@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
-from edge_kp.geometry import Crop, ShapeAlignment, square_crop
+from edge_kp.geometry import Crop, ShapeAlignment, compose, invert, square_crop
 from edge_kp.modeldir import ModelSpec
 from edge_kp.types import Array
 
@@ -32,7 +32,7 @@ class CascadeResult:
         visibility: (M, N) of stage 2.
         attributes: (M, A) of stage 2, but the rotation in the plane, which the aligned crop takes away: that
             one is read off the keypoints.
-        crops: (M, S, S, 3) uint8, the aligned crops that stage 2 saw.
+        crop: number of a result → uint8 (S, S, 3), the aligned crop that stage 2 saw.
         transforms: (M, 2, 3) frame pixels → coordinates of those crops.
         wanted: (M, 2, 3) the transforms that ``keypoints`` would have asked for; where they coincide (their
             score is 0 then), those of the crops.
@@ -46,7 +46,7 @@ class CascadeResult:
     score: Array
     visibility: Array
     attributes: Array
-    crops: Array
+    crop: Callable[[int], Array]
     transforms: Array
     wanted: Array
     seconds: dict[str, float]
@@ -103,10 +103,33 @@ class Cascade:
         pictures = np.stack([crop.extract(image) for crop in crops])
         second = _run(self.stage2, pictures)
         found = _to_frame(crops, second["keypoints"])
-        score = np.minimum(score, second["score"])
-        transforms = np.stack([crop.matrix for crop in crops])
+        return self._result(
+            found,
+            _to_frame(crops, second["prior_keypoints"]),
+            keypoints,
+            prior,
+            np.minimum(score, second["score"]),
+            second,
+            pictures.__getitem__,
+            np.stack([crop.matrix for crop in crops]),
+            {"stage1": middle - start, "stage2": time.perf_counter() - middle},
+        )
+
+    def _result(
+        self,
+        keypoints: Array,
+        prior: Array,
+        stage1_keypoints: Array,
+        stage1_prior: Array,
+        score: Array,
+        second: Mapping[str, Array],
+        crop: Callable[[int], Array],
+        transforms: Array,
+        seconds: dict[str, float],
+    ) -> CascadeResult:
+        """Add what is read off the keypoints: the crops they ask for, and the turn in the plane."""
         wanted = transforms.copy()
-        for i, points in enumerate(found):
+        for i, points in enumerate(keypoints):
             try:
                 wanted[i] = self.alignment.to_shape(points)
             except ValueError:  # points in one place are no object, whatever the score says
@@ -115,17 +138,17 @@ class Cascade:
         for i in self._in_plane:
             attributes[:, i] = [_turned(matrix) for matrix in wanted]
         return CascadeResult(
-            keypoints=found,
-            prior_keypoints=_to_frame(crops, second["prior_keypoints"]),
-            stage1_keypoints=keypoints,
-            stage1_prior_keypoints=prior,
-            score=score,
-            visibility=second["visibility"],
-            attributes=attributes,
-            crops=pictures,
-            transforms=transforms,
-            wanted=wanted,
-            seconds={"stage1": middle - start, "stage2": time.perf_counter() - middle},
+            keypoints,
+            prior,
+            stage1_keypoints,
+            stage1_prior,
+            score,
+            second["visibility"],
+            attributes,
+            crop,
+            transforms,
+            wanted,
+            seconds,
         )
 
     def _nothing(self) -> CascadeResult:
@@ -139,7 +162,7 @@ class Cascade:
             np.zeros(0, np.float32),
             np.zeros((0, n), np.float32),
             np.zeros((0, len(self.spec.attributes)), np.float32),
-            np.zeros((0, size, size, 3), np.uint8),
+            np.zeros((0, size, size, 3), np.uint8).__getitem__,
             np.zeros((0, 2, 3)),
             np.zeros((0, 2, 3)),
             {"stage1": 0.0, "stage2": 0.0},
@@ -148,6 +171,52 @@ class Cascade:
     def close(self) -> None:
         self.stage1.close()
         self.stage2.close()
+
+
+class FusedCascade(Cascade):
+    """Both stages and the crop between them as one graph: one call, no crop on the host.
+
+    Stage 2 sees the region of interest around the box instead of the frame, so results differ from
+    :class:`Cascade` by what resampling twice does.
+
+    Args:
+        fused: the one-graph cascade; ``stage2`` alone serves :meth:`refine`.
+    """
+
+    def __init__(self, spec: ModelSpec, fused: Backend, stage2: Backend) -> None:
+        super().__init__(spec, fused, stage2)
+
+    def __call__(self, image: Array, boxes: Sequence[Array] | Array) -> CascadeResult:
+        """Both stages; arguments and errors as of :meth:`Cascade.__call__`.
+
+        The time of both is told as that of ``stage1``.
+        """
+        if not len(boxes):
+            return self._nothing()
+        start = time.perf_counter()
+        size, side = self.spec.cascade_size, self.spec.sizes[1]
+        regions = [square_crop(box, size, self.spec.cascade_scale) for box in boxes]
+        out = _run(self.stage1, np.stack([region.extract(image) for region in regions]))
+        # The graph tells crop of stage 2 → region; with frame → region this gives frame → crop.
+        transforms = np.stack(
+            [
+                compose(invert(matrix), region.matrix)
+                for matrix, region in zip(out["alignment"], regions, strict=True)
+            ]
+        )
+        names = ("keypoints", "prior_keypoints", "stage1_keypoints", "stage1_prior_keypoints")
+        points = [_to_frame(regions, out[name]) for name in names]
+        return self._result(
+            points[0],
+            points[1],
+            points[2],
+            points[3],
+            out["score"].copy(),
+            out,
+            lambda i: Crop(transforms[i], side).extract(image),
+            transforms,
+            {"stage1": time.perf_counter() - start, "stage2": 0.0},
+        )
 
 
 def _turned(to_shape: Array) -> float:

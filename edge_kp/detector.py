@@ -9,14 +9,20 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_kp.backends import open_backend
+from edge_kp.backends import choose_backend, choose_precision, open_backend
 from edge_kp.backends.base import Backend
-from edge_kp.cascade import Cascade, CascadeResult
+from edge_kp.cascade import Cascade, CascadeResult, FusedCascade
+from edge_kp.errors import BackendError
 from edge_kp.geometry import tight_box
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
 from edge_kp.modeldir import checked_file, find_model, read_model
+from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import pose_model
 from edge_kp.types import Array, Detection, HeadPose
+
+CASCADES = ("auto", "fused", "staged")
+# On a CPU OpenCV crops faster than GridSample; on a GPU every return to the host costs more than the crop.
+FUSED_IS_FASTER = ("tensorrt",)
 
 
 class Detector:
@@ -25,11 +31,16 @@ class Detector:
     Args:
         model: a shipped model's name or the path of a model folder.
         backend: ``auto`` or one of :data:`edge_kp.backends.BACKENDS`.
-        precision: which of the model's files to run, e.g. ``fp32``.
+        precision: which of the model's files to run, one of :data:`edge_kp.backends.PRECISIONS`; ``auto`` is
+            the fastest that the model has for the backend.
+        cascade: ``fused`` runs both stages as one graph, ``staged`` as two calls with the crop between them
+            on the host; ``auto`` is what is faster on the backend.
         threads: CPU threads of the backend; None leaves the choice to it.
 
     Attributes:
         spec: the model's contract; ``spec.schema`` names the keypoints.
+        precision: which files run, e.g. ``int8-cpu``.
+        fused: are both stages one graph?
         last_seconds: time of ``locate``, ``stage1`` and ``stage2`` in the last call.
 
     Raises:
@@ -42,18 +53,23 @@ class Detector:
         model: str | os.PathLike[str] = "face68",
         *,
         backend: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
+        cascade: str = "auto",
         threads: int | None = None,
     ) -> None:
-        folder = find_model(model)
+        folder = self._folder = find_model(model)
         self.spec = read_model(folder)
 
-        def network(name: str) -> Backend:
-            path = checked_file(folder, self.spec, f"{name}.{precision}.onnx")
-            return open_backend(backend, path, precision, threads)
+        backend = choose_backend(backend)
+        self.precision = choose_precision(backend, precision, self.spec.files)
+        self.fused = self._is_fused(cascade, backend)
 
-        stages = [network("stage1"), network("stage2")]
-        self.cascade = Cascade(self.spec, stages[0], stages[1])
+        def network(name: str) -> Backend:
+            path = checked_file(folder, self.spec, f"{name}.{self.precision}.onnx")
+            return open_backend(backend, path, self.precision, threads)
+
+        first, second = network("cascade" if self.fused else "stage1"), network("stage2")
+        self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
         self.locator: Locator = ImageLocator()
         if self.spec.locator == "network":
             self.locator = NetworkLocator(
@@ -62,10 +78,19 @@ class Detector:
         self.schema = self.spec.schema
         self._pose = pose_model(self.schema)
         self.model_name = self.spec.name
-        self.backend_name = stages[0].name
-        self.device = stages[0].device
-        self.precision = precision
+        self.backend_name = first.name
+        self.device = first.device
         self.last_seconds: dict[str, float] = {}
+
+    def _is_fused(self, cascade: str, backend: str) -> bool:
+        if cascade not in CASCADES:
+            raise BackendError(f"cascade {cascade!r}: expected one of {', '.join(CASCADES)}")
+        there = f"cascade.{self.precision}.onnx" in self.spec.files
+        if cascade == "fused" and not there:
+            raise BackendError(
+                f"the model has no one-graph cascade in {self.precision}; export it again, or use staged"
+            )
+        return there and (cascade == "fused" or (cascade == "auto" and backend in FUSED_IS_FASTER))
 
     def detect(self, image: Array, boxes: Sequence[Sequence[float] | Array] | None = None) -> list[Detection]:
         """Keypoints of every object.
@@ -122,6 +147,26 @@ class Detector:
             return self._pose(keypoints, weights)
         except ValueError:  # too little of the face is visible to tell
             return None
+
+    def check(self) -> list[Row]:
+        """Every network's outputs for the model's stored pictures beside what PyTorch gave for them.
+
+        Raises:
+            ModelError: the model carries no references, or they are damaged.
+        """
+        references = load_references(self._folder, self.spec)
+        networks = {
+            "cascade" if self.fused else "stage1": self.cascade.stage1,
+            "stage2": self.cascade.stage2,
+        }
+        if isinstance(self.locator, NetworkLocator):
+            networks["locator"] = self.locator.backend
+        rows = []
+        for name, backend in networks.items():
+            expected = references[name]
+            seen = backend.run(expected.images)
+            rows += compare(name, self.precision, seen, expected.outputs)
+        return rows
 
     def close(self) -> None:
         """Free the networks; the detector cannot be used again."""

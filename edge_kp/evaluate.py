@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_kp.backends import BACKENDS, PRECISIONS
 from edge_kp.cli import natural, positive, run_cli
-from edge_kp.detector import Detector
+from edge_kp.detector import CASCADES, Detector
 from edge_kp.errors import BackendError, DataError, ModelError
 from edge_kp.files import replacing
 from edge_kp.modeldir import find_model
@@ -30,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
     add("--model", default="face68", help="shipped model or model folder (default face68)")
-    add("--backend", default="auto", help="auto or onnxruntime")
+    add("--backend", choices=BACKENDS, default="auto", help="what runs the networks")
+    add("--precision", choices=PRECISIONS, default="auto", help="which of the model's networks")
+    add("--cascade", choices=CASCADES, default="auto", help="both stages as one graph, or as two calls")
     add("--threads", type=positive, help="CPU threads of the backend")
     add(
         "--boxes",
@@ -51,11 +54,18 @@ def _run(args: argparse.Namespace) -> None:
                 folder.mkdir(parents=True, exist_ok=True)  # before the work, not after it
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}; give another {option}") from error
-    with Detector(args.model, backend=args.backend, threads=args.threads) as detector:
+    with Detector(
+        args.model,
+        backend=args.backend,
+        precision=args.precision,
+        cascade=args.cascade,
+        threads=args.threads,
+    ) as detector:
         data = load_dataset(args.data, detector.schema)
         evaluation = evaluate(detector.cascade, data.samples, args.boxes, detector.locator, args.seed)
         labels = _labels(evaluation, find_model(args.model))
-    title = f"{detector.model_name} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
+    what = f"{detector.model_name} {detector.precision} ({detector.backend_name})"
+    title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
     print(summary_table(evaluation.summary(), title))
     if args.boxes == "located":
         print(f"not located: {evaluation.missed} of {len(data)}")

@@ -59,7 +59,7 @@ class Sight:
     @cached_property
     def look(self) -> Array:
         """The aligned crop, small, without its brightness and contrast: float32 of length 1."""
-        crop = self.result.crops[self.i]
+        crop = self.result.crop(self.i)
         edge = len(crop) // 8
         inner = crop[edge:-edge, edge:-edge]
         small = cv2.resize(inner, (LOOK, LOOK), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()

@@ -22,6 +22,8 @@ FORMAT = 2
 SHIPPED = Path(__file__).parent / "models"
 BOX_RULES = ("keypoints", "image")
 LOCATORS = ("network", "image")
+NETWORKS = ("locator", "stage1", "stage2", "cascade")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")  # int8 is for TensorRT, int8-cpu for everything else
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class ModelSpec:
         locator_threshold: score below which the locator's boxes are dropped.
         score_threshold: below this an object counts as absent.
         bank_digest: sha256 of the template bank inside the networks.
+        cascade_size: side of the region that the one-graph cascade takes, pixels; 0 where there is none. Its
+            pixels are half as large as those of the stage-1 crop, and it has the same middle.
         files: file name → sha256.
         card: training data, terms, measured accuracy: for people.
     """
@@ -56,6 +60,7 @@ class ModelSpec:
     bank_digest: str
     locator_size: int = 0
     locator_threshold: float = 0.0
+    cascade_size: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -73,8 +78,17 @@ class ModelSpec:
             )
         if self.box_rule == "image" and self.locator != "image":
             raise ValueError("where the whole image is the box there is nothing to locate")
+        if self.cascade_size and (self.cascade_size < 2 * self.sizes[0] or self.cascade_size % 2):
+            raise ValueError(
+                f"cascade of size {self.cascade_size}: expected an even one from {2 * self.sizes[0]}"
+            )
         if min(self.sizes) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"expected positive sizes and scale, got {self.sizes} and {self.scale}")
+
+    @property
+    def cascade_scale(self) -> float:
+        """Side of the cascade's region in longer sides of the box."""
+        return self.scale * self.cascade_size / (2 * self.sizes[0])
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -85,6 +99,7 @@ class ModelSpec:
             "mean_shape": [[round(float(v), 6) for v in point] for point in self.mean_shape],
             "stage1": {"size": self.sizes[0], "scale": self.scale},
             "stage2": {"size": self.sizes[1]},
+            "cascade": {"size": self.cascade_size, "scale": self.cascade_scale},
             "box_rule": self.box_rule,
             "locator": {
                 "kind": self.locator,
@@ -118,6 +133,7 @@ class ModelSpec:
                 locator=str(data["locator"]["kind"]),
                 locator_size=int(data["locator"]["size"]),
                 locator_threshold=float(data["locator"]["threshold"]),
+                cascade_size=int(data.get("cascade", {}).get("size", 0)),  # older folders have none
                 score_threshold=float(data["score_threshold"]),
                 bank_digest=str(data["bank_sha256"]),
                 files={str(k): str(v) for k, v in data["files"].items()},

@@ -11,15 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from edge_kp.backends import BACKENDS, PRECISIONS
 from edge_kp.cli import positive, run_cli
-from edge_kp.detector import Detector
-from edge_kp.errors import SinkError
+from edge_kp.detector import CASCADES, Detector
+from edge_kp.errors import BackendError, SinkError
 from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.preview import Preview, display_available
 from edge_kp.live.sinks import Draw, ImageSink, JsonlSink, VideoSink
 from edge_kp.live.source import IMAGE_SUFFIXES, Source, input_files, open_source
 from edge_kp.live.statistics import Result, Spread, Summary
 from edge_kp.overlay import draw_detections
+from edge_kp.parity import table
 from edge_kp.schema import KeypointSchema
 from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
@@ -38,9 +40,29 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--source", metavar="WHAT", help="video file, picture, folder of pictures, /dev/videoN or URL"
     )
+    source.add_argument(
+        "--check",
+        action="store_true",
+        help="hold the networks on this device against the model's stored results, and end",
+    )
     parser.add_argument("--model", default="face68", help="name or folder of a model (default face68)")
     parser.add_argument(
-        "--backend", default="auto", help="what runs the networks (default: the best there is)"
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="what runs the networks (default: the best there is)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="which of the model's networks (default: the fastest for the backend)",
+    )
+    parser.add_argument(
+        "--cascade",
+        choices=CASCADES,
+        default="auto",
+        help="both stages as one graph, or as two calls (default: what is faster on the backend)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads for the networks")
     parser.add_argument(
@@ -84,6 +106,9 @@ def _index(text: str) -> int:
 
 
 def _body(args: argparse.Namespace) -> None:
+    if args.check:
+        _check(args)
+        return
     spec = args.source if args.camera is None else args.camera
     _refuse_overwriting(spec, [args.save, args.json])
     painter = _Painter()
@@ -110,7 +135,7 @@ def _body(args: argparse.Namespace) -> None:
 
     @contextmanager
     def worker() -> Iterator[Worker]:
-        with Detector(args.model, backend=args.backend, threads=args.threads) as detector:
+        with _detector(args) as detector:
             painter.schema, painter.label = detector.schema, f"{detector.model_name} {detector.backend_name}"
             width, height = source.size
             rate = f" {source.fps:.4g} fps" if source.fps and not still else ""
@@ -141,6 +166,27 @@ def _body(args: argparse.Namespace) -> None:
             status.line(_last_line(summary, source, sinks))
     if reason == "signal" and not source.live:
         raise KeyboardInterrupt  # a file is not done yet, and a script should see that; a camera never is
+
+
+def _detector(args: argparse.Namespace) -> Detector:
+    return Detector(
+        args.model,
+        backend=args.backend,
+        precision=args.precision,
+        cascade=args.cascade,
+        threads=args.threads,
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises: BackendError: this device computes something else."""
+    with _detector(args) as detector:
+        rows = detector.check()
+        what = f"{detector.model_name} {detector.precision} in {detector.backend_name} on {detector.device}"
+    print(table(rows))
+    if not all(row.passed for row in rows):
+        raise BackendError(f"{what} does not give what the model was exported with; try another --backend")
+    print(f"{what} gives what the model was exported with")
 
 
 def _worker(detector: Detector, args: argparse.Namespace, still: bool) -> Worker:

@@ -59,7 +59,9 @@ def test_the_table_says_what_the_report_says(
 ) -> None:
     found = report(tiny_model, tmp_path)
     text = capsys.readouterr().out
-    assert text.splitlines()[0] == "tiny on synthetic:24,seed=1: 24 samples, jitter boxes" == found["title"]
+    title = text.splitlines()[0]
+    assert title == found["title"]
+    assert re.fullmatch(r"tiny fp32 \(\w+\) on synthetic:24,seed=1: 24 samples, jitter boxes", title)
     rows = table(text)
     assert tuple(rows) == OUTPUTS
     for name, figures in rows.items():
@@ -162,7 +164,7 @@ class KnownErrors:
             score=np.float32([0.75]),
             visibility=np.ones((1, 12), np.float32),
             attributes=np.float32([[0.1, 0.2, 0.3]]),
-            crops=np.zeros((1, 8, 8, 3), np.uint8),
+            crop=lambda i: np.zeros((8, 8, 3), np.uint8),
             transforms=np.eye(2, 3)[None],
             wanted=np.eye(2, 3)[None],
             seconds={},
@@ -288,7 +290,7 @@ def test_data_of_another_object_is_refused(
     [
         (["--data", "synthetic:3", "--model", "no-such-model"], "model 'no-such-model'"),
         (["--data", "nothing:3"], "unknown kind 'nothing'"),
-        (["--data", "synthetic:3", "--backend", "abacus"], "backend 'abacus'"),
+        (["--data", "synthetic:3", "--precision", "int8"], "no int8-cpu files"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(

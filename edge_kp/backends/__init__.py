@@ -2,24 +2,103 @@
 
 from __future__ import annotations
 
+import importlib.util
+import platform
+from collections.abc import Collection
 from pathlib import Path
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
 
-BACKENDS = ("auto", "onnxruntime")
+BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
+# What ``auto`` takes, the first that the model has.
+_PREFERRED = {
+    "onnxruntime": ("int8-cpu", "fp32"),
+    "openvino": ("int8-cpu", "fp32"),
+    "tensorrt": ("fp16", "fp32"),
+}
 
 
-def open_backend(name: str, path: Path, precision: str, threads: int | None) -> Backend:
-    """Load an ONNX file; ``auto`` is ONNX Runtime.
+def choose_backend(name: str) -> str:
+    """The backend that ``auto`` stands for here, or ``name`` itself.
+
+    TensorRT where it and a GPU are; else OpenVINO where it is installed, on x86, where it was measured to be
+    the faster one; else ONNX Runtime.
 
     Raises:
-        BackendError: no such backend, its library is missing, or it cannot load the file.
+        BackendError: there is no backend of this name.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r}: expected one of {', '.join(BACKENDS)}")
+    if name != "auto":
+        return name
+    if _gpu_is_usable():
+        return "tensorrt"
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return "openvino" if x86 and importlib.util.find_spec("openvino") else "onnxruntime"
+
+
+def _gpu_is_usable() -> bool:
+    """Are TensorRT, a library to reach the GPU, its driver and a GPU all there?"""
+    if not any(importlib.util.find_spec(m) for m in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
+        return False
+    from edge_kp.backends.cuda import find_gpu
+
     try:
+        find_gpu()
+    except BackendError:
+        return False
+    return True
+
+
+def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
+    """Which of a model's precisions a backend is to run.
+
+    There are two int8 files of each network: TensorRT wants symmetric ranges (``int8``), CPUs are faster
+    without (``int8-cpu``).
+
+    Args:
+        backend: not ``auto``.
+        wanted: one of :data:`PRECISIONS`.
+        files: names of the model's files.
+
+    Raises:
+        BackendError: the model was not exported in this precision.
+    """
+    if wanted not in PRECISIONS:
+        raise BackendError(f"precision {wanted!r}: expected one of {', '.join(PRECISIONS)}")
+    there = {name.split(".")[1] for name in files if name.startswith("stage1.") and name.endswith(".onnx")}
+    if wanted == "auto":
+        return next((p for p in _PREFERRED[backend] if p in there), "fp32")
+    precision = "int8-cpu" if wanted == "int8" and backend != "tensorrt" else wanted
+    if precision not in there:
+        raise BackendError(
+            f"the model has no {precision} files for {backend}, only {', '.join(sorted(there))};"
+            f" export it with --precision {precision}"
+        )
+    return precision
+
+
+def open_backend(name: str, path: Path, precision: str, threads: int | None) -> Backend:
+    """Load an ONNX file.
+
+    Args:
+        name: as :func:`choose_backend` gave it.
+
+    Raises:
+        BackendError: its library is missing, or it cannot load the file.
+    """
+    try:
+        if name == "tensorrt":
+            from edge_kp.backends.tensorrt import open_tensorrt
+
+            return open_tensorrt(path, precision)
+        if name == "openvino":
+            from edge_kp.backends.openvino import OpenVinoBackend
+
+            return OpenVinoBackend(path, precision, threads)
         from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
     except ImportError as error:
-        raise BackendError(f"backend onnxruntime: {error}; pip install onnxruntime") from error
+        raise BackendError(f"backend {name}: {error}; pip install {name}") from error
     return OnnxRuntimeBackend(path, precision, threads)

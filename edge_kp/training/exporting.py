@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,22 +13,24 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxscript
-import onnxsim
-import torch
 from onnx import numpy_helper
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
-from edge_kp.modeldir import ModelSpec, file_digest, write_model_json
+from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
+from edge_kp.parity import FILE, References, Row, save_references
+from edge_kp.parity import compare as parity
+from edge_kp.parity import table as show
 from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
+from edge_kp.training.fusing import CascadeNet, fuse, glue_examples, region_size
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
+from edge_kp.training.onnx_graph import export_graph, export_network
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
+from edge_kp.training.references import make_references
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
 
-OPSET = 18
 # Largest difference from PyTorch allowed in FP32: crop coordinates for keypoints, probabilities for the rest.
 TOLERANCE = {"keypoints": 2e-4, "prior_keypoints": 2e-4}
 OTHER_TOLERANCE = 2e-3
@@ -38,7 +38,12 @@ _STAGE_ENTRIES = ("name", "schema", "attributes", "mean_shape", "bank_sha256")
 
 
 def export_run(
-    run: Path, out: Path, card: Mapping[str, Any] | None = None, locator_run: Path | None = None
+    run: Path,
+    out: Path,
+    card: Mapping[str, Any] | None = None,
+    locator_run: Path | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    ranges: Path | None = None,
 ) -> str:
     """Write the model directory of a finished run and return the table of the checks.
 
@@ -48,12 +53,15 @@ def export_run(
     Args:
         card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
         locator_run: the run whose locator is taken, where it is not ``run`` itself.
+        precisions: of :data:`edge_kp.modeldir.PRECISIONS`; fp32, which the others are made of, always is.
+        ranges: what ``python -m calibration`` measured; the int8 precisions need it.
 
     Raises:
-        ModelError: the run is unfinished, or a file differs from PyTorch beyond :data:`TOLERANCE`.
+        ModelError: the run is unfinished, or a file differs from PyTorch beyond its tolerance.
     """
     recipe, bank, stage1, stage2 = load_run(run)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
+    spec = replace(spec, cascade_size=region_size(spec.sizes[0]))
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
     images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
     notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
@@ -76,13 +84,25 @@ def export_run(
         folder = Path(temporary)
         for name, net in nets.items():
             path = folder / f"{name}.fp32.onnx"
-            plain = export_network(net, path, _contract(spec, name))
+            plain = export_network(net, path, metadata(spec, name, "fp32"))
             if isinstance(net, ExportNet) and net.stage.config.bank:
                 find_bank(onnx.load(path), bank.templates)
             rows = compare(net, {"ONNX": plain, "simplified": path}, images[name])
             plain.unlink()
             for output, row in rows.items():
                 table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
+        nets["cascade"] = CascadeNet(stage1, stage2, spec.mean_shape)
+        references = make_references(spec, nets, images)
+        save_references(folder, references)
+        other = [p for p in PRECISIONS if p in precisions and p != "fp32"]
+        if other:
+            from edge_kp.training.quantise import write_precisions
+
+            write_precisions(folder, ranges, other)
+        write_cascades(folder, spec, ["fp32", *other])
+        for precision in ("fp32", *other):
+            table += ["", f"{precision}, held against PyTorch on {FILE}:"]
+            table.append(hold(folder, precision, references))
         bank.save(folder / "templates.npz")
         files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
         write_model_json(folder, replace(spec, files=files, card={**notes, **(card or {})}))
@@ -90,46 +110,36 @@ def export_run(
     return "\n".join(table)
 
 
-def export_network(net: Contract, path: Path, contract: Mapping[str, str]) -> Path:
-    """Write ``path``, simplified, and return the plain export beside it."""
-    plain = path.with_suffix(".plain.onnx")
-    example = torch.zeros(2, net.size, net.size, 3, dtype=torch.uint8)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        torch.onnx.export(
-            net.eval(),
-            (example,),
-            str(plain),
-            input_names=["image"],
-            output_names=list(net.OUTPUTS),
-            opset_version=OPSET,
-            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-            dynamo=True,
-            external_data=False,
-            custom_translation_table={torch.ops.edge_kp.gather_rows.default: _gather_rows},
-            verbose=False,
-        )
-    simplified, same = onnxsim.simplify(onnx.load(plain))
-    if not same:
+def hold(folder: Path, precision: str, references: Mapping[str, References]) -> str:
+    """Every file of a precision beside the references, in ONNX Runtime, as a table.
+
+    Raises:
+        ModelError: a difference is beyond tolerance.
+    """
+    rows: list[Row] = []
+    for name, reference in references.items():
+        seen = OnnxRuntimeBackend(folder / f"{name}.{precision}.onnx").run(reference.images)
+        rows += parity(name, precision, seen, reference.outputs)
+    if not all(row.passed for row in rows):
         raise ModelError(
-            f"{path.name}: onnxsim changed the result; report this with the versions of torch and onnxsim"
+            f"{precision} differs from PyTorch beyond tolerance; nothing was written\n{show(rows)}"
         )
-    simplified.doc_string = ""
-    for node in simplified.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    del simplified.metadata_props[:]
-    for key, value in contract.items():
-        simplified.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(simplified, full_check=True)
-    onnx.save(simplified, path)
-    return plain
+    return show(rows)
 
 
-def _gather_rows(rows: Any, index: Any) -> Any:
-    op: Any = onnxscript.opset18
-    return op.GatherND(rows, op.Unsqueeze(index, op.Constant(value_ints=[2])), batch_dims=1)
+def write_cascades(folder: Path, spec: ModelSpec, precisions: Sequence[str]) -> list[Path]:
+    """Write ``cascade.PRECISION.onnx`` of the stages in a folder; see :mod:`edge_kp.training.fusing`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        glue = {}
+        for name, (module, inputs, outputs) in glue_examples(spec.mean_shape, spec.sizes).items():
+            glue[name] = Path(temporary, f"{name}.onnx")
+            export_graph(module, inputs, outputs, glue[name], {})
+        paths = []
+        for precision in precisions:
+            stages = [folder / f"{stage}.{precision}.onnx" for stage in ("stage1", "stage2")]
+            paths.append(folder / f"cascade.{precision}.onnx")
+            fuse(glue, stages[0], stages[1], paths[-1], metadata(spec, "cascade", precision))
+    return paths
 
 
 def find_bank(model: onnx.ModelProto, templates: Array) -> str:
@@ -182,12 +192,16 @@ def _difference(seen: Array, expected: Array) -> float:
     return float(np.abs(seen.astype(np.float64) - expected).max())
 
 
-def _contract(spec: ModelSpec, network: str) -> dict[str, str]:
+def metadata(spec: ModelSpec, network: str, precision: str) -> dict[str, str]:
     """What a host program must know, inside the file itself."""
     described = spec.to_json()
     common = ("name", "schema") if network == "locator" else _STAGE_ENTRIES
     contract = {**{key: described[key] for key in common}, **described[network]}
-    return {"edge_kp.network": network, "edge_kp.spec": json.dumps(contract)}
+    return {
+        "edge_kp.network": network,
+        "edge_kp.precision": precision,
+        "edge_kp.spec": json.dumps(contract),
+    }
 
 
 def _check_images(path: Path, names: Sequence[str]) -> dict[str, Array]:

@@ -365,17 +365,26 @@ class ExportNet(Contract):
         self.size = stage.config.size
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        out = self.stage(normalise(image), gather=True)
-        return (
-            out.keypoints,
-            out.prior_keypoints,
-            torch.softmax(out.mixture_logits, 1),
-            torch.sigmoid(out.score_logit),
-            torch.sigmoid(out.visibility_logits),
-            torch.sigmoid(out.attribute_logits),
-        )
+        return stage_outputs(self.stage(normalise(image), gather=True))
+
+
+def stage_outputs(out: StageOutput) -> tuple[Tensor, ...]:
+    """Probabilities instead of logits, in the order of :attr:`ExportNet.OUTPUTS`."""
+    return (
+        out.keypoints,
+        out.prior_keypoints,
+        torch.softmax(out.mixture_logits, 1),
+        torch.sigmoid(out.score_logit),
+        torch.sigmoid(out.visibility_logits),
+        torch.sigmoid(out.attribute_logits),
+    )
 
 
 def normalise(image: Tensor) -> Tensor:
     """uint8 BGR (B, S, S, 3) → float (B, 3, S, S) in about [-2, 2]; TensorRT wants the Cast first."""
-    return (image.float().permute(0, 3, 1, 2) - 127.5) / 64.0
+    return rescale(image.float().permute(0, 3, 1, 2))
+
+
+def rescale(image: Tensor) -> Tensor:
+    """Values of 0 to 255 → about [-2, 2]."""
+    return (image - 127.5) / 64.0

@@ -18,7 +18,7 @@ from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.detector import Detector
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.export import main
-from edge_kp.modeldir import ModelSpec, file_digest, read_model
+from edge_kp.modeldir import NETWORKS, ModelSpec, file_digest, read_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
 from edge_kp.training.exporting import compare, export_network, find_bank
@@ -62,7 +62,8 @@ def copy(tiny_model: Path, tmp_path: Path) -> Path:
 def test_the_folder_holds_what_its_description_says(tiny_model: Path, tiny_run: Path) -> None:
     spec = read_model(tiny_model)
     assert {p.name for p in tiny_model.iterdir()} == {*spec.files, "model.json"}
-    assert set(spec.files) == {*(f"{n}.fp32.onnx" for n in ("locator", "stage1", "stage2")), "templates.npz"}
+    networks = (f"{name}.fp32.onnx" for name in NETWORKS)
+    assert set(spec.files) == {*networks, "references.npz", "templates.npz"}
     for name, digest in spec.files.items():
         assert file_digest(tiny_model / name) == digest
     bank = TemplateBank.load(tiny_model / "templates.npz")
@@ -388,8 +389,8 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
 
 
 def test_a_precision_that_was_not_exported_is_refused(copy: Path) -> None:
-    with pytest.raises(ModelError, match=r"stage1\.int8\.onnx: model\.json does not list this file"):
-        Detector(copy, precision="int8")
+    with pytest.raises(BackendError, match="the model has no int8-cpu files for onnxruntime, only fp32"):
+        Detector(copy, backend="onnxruntime", precision="int8")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "list", "no sizes", "format", "nan", "two points"])

@@ -1,0 +1,64 @@
+"""OpenVINO on the CPU: optional, and faster than ONNX Runtime on x86."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from edge_kp.backends.base import Backend
+from edge_kp.errors import BackendError
+from edge_kp.types import Array
+
+
+class OpenVinoBackend(Backend):
+    """An ONNX file in OpenVINO, compiled for one image at a time; a batch is run image by image.
+
+    Args:
+        threads: inference threads; None leaves the choice to OpenVINO.
+
+    Raises:
+        BackendError: OpenVINO cannot load the file.
+    """
+
+    name = "openvino"
+    device = "CPU"
+
+    def __init__(self, path: Path, precision: str = "fp32", threads: int | None = None) -> None:
+        self.precision = precision
+        # Left to itself OpenVINO takes bfloat16 where the processor has it: coordinates of 8 bits.
+        config: dict[str, str | int | bool] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        try:
+            core = ov.Core()
+            model = core.read_model(path)
+            # Compiled, an output may bear the name of the one it is computed from as well.
+            self._outputs = [output.any_name for output in model.outputs]
+            shape = model.input("image").partial_shape
+            model.reshape({"image": ov.PartialShape([1, *list(shape)[1:]])})
+            compiled = core.compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            cause = str(error).strip().splitlines()[-1][:200]
+            raise BackendError(
+                f"{path}: OpenVINO cannot load it ({cause}); export the model again"
+            ) from error
+        self._request = compiled.create_infer_request()
+        # Tensors that stay: naming the input in each call costs a tenth of a millisecond.
+        self._image = np.empty([1, *(d.get_length() for d in list(shape)[1:])], np.uint8)
+        self._request.set_input_tensor(ov.Tensor(self._image, shared_memory=True))
+        self._values = [self._request.get_output_tensor(i).data for i in range(len(self._outputs))]
+
+    def run(self, image: Array) -> dict[str, Array]:
+        out = [np.empty((len(image), *value.shape[1:]), np.float32) for value in self._values]
+        for i, picture in enumerate(image):
+            self._image[0] = picture
+            self._request.infer()
+            for array, value in zip(out, self._values, strict=True):
+                array[i] = value[0]
+        return dict(zip(self._outputs, out, strict=True))

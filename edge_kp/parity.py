@@ -1,0 +1,147 @@
+"""Is a network on this device what was trained? Its outputs on stored pictures, held against PyTorch's.
+
+A model folder carries ``references.npz``: a few input images of every network and what PyTorch gave for them
+in float32 on a CPU. No PyTorch is needed to compare.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edge_kp.errors import ModelError
+from edge_kp.modeldir import NETWORKS, ModelSpec, checked_file
+from edge_kp.types import Array
+
+FILE = "references.npz"
+LIKELY = 0.1  # score from which a locator's box is compared: those of empty cells mean nothing
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest allowed differences, mean and worst.
+
+    ``points`` are coordinates of the input image in [0, 1], ``probabilities`` all other outputs.
+    """
+
+    points: tuple[float, float]
+    probabilities: tuple[float, float]
+
+
+# One table for every backend. At fp32 the order of additions differs, at fp16 and int8 the arithmetic itself;
+# 0.01 of a crop is about a sixtieth of a face's width.
+TOLERANCE: Mapping[str, Tolerance] = {
+    "fp32": Tolerance((2e-5, 2e-4), (2e-4, 2e-3)),
+    "fp16": Tolerance((5e-4, 3e-3), (2e-3, 3e-2)),
+    "int8": Tolerance((3e-3, 3e-2), (2e-2, 3e-1)),
+    "int8-cpu": Tolerance((3e-3, 3e-2), (2e-2, 3e-1)),
+}
+_POINTS = ("keypoints", "prior_keypoints", "boxes", "stage1_keypoints", "stage1_prior_keypoints", "alignment")
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """What one network must give.
+
+    Attributes:
+        images: uint8 (M, S, S, 3) BGR.
+        outputs: name → (M, …) float32.
+    """
+
+    images: Array
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One output of one network beside its reference."""
+
+    network: str
+    output: str
+    mean: float
+    worst: float
+    allowed: tuple[float, float]
+
+    @property
+    def passed(self) -> bool:
+        """Both within tolerance; a value that is not a number never is."""
+        return self.mean <= self.allowed[0] and self.worst <= self.allowed[1]
+
+
+def save_references(folder: Path, references: Mapping[str, References]) -> None:
+    """Write ``references.npz`` into a model folder."""
+    arrays = {}
+    for network, reference in references.items():
+        arrays[f"{network}/image"] = reference.images
+        arrays.update({f"{network}/{name}": value for name, value in reference.outputs.items()})
+    np.savez_compressed(folder / FILE, **arrays)  # type: ignore[arg-type]
+
+
+def load_references(folder: Path, spec: ModelSpec) -> dict[str, References]:
+    """The references of each network of a model.
+
+    Raises:
+        ModelError: the file is missing, changed or damaged.
+    """
+    path = checked_file(folder, spec, FILE)
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        return {
+            network: References(
+                arrays[f"{network}/image"],
+                {
+                    name.partition("/")[2]: value
+                    for name, value in arrays.items()
+                    if name.startswith(f"{network}/") and name != f"{network}/image"
+                },
+            )
+            for network in NETWORKS
+            if f"{network}/image" in arrays
+        }
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); export the model again") from error
+
+
+def compare(
+    network: str, precision: str, seen: Mapping[str, Array], expected: Mapping[str, Array]
+) -> list[Row]:
+    """Differences of every output.
+
+    Args:
+        seen, expected: output name → (M, …).
+
+    Raises:
+        ModelError: an output is missing or has another shape.
+    """
+    tolerance = TOLERANCE[precision]
+    rows = []
+    for name, truth in expected.items():
+        if name not in seen or seen[name].shape != truth.shape:
+            shape = seen[name].shape if name in seen else "nothing"
+            raise ModelError(
+                f"{network}: expected output {name} {truth.shape}, got {shape}; export the model again"
+            )
+        difference = np.abs(seen[name].astype(np.float64) - truth)
+        if name == "boxes":
+            difference = difference[expected["score"] >= LIKELY]
+        allowed = tolerance.points if name in _POINTS else tolerance.probabilities
+        mean, worst = (float(difference.mean()), float(difference.max())) if difference.size else (0.0, 0.0)
+        rows.append(Row(network, name, mean, worst, allowed))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, for people."""
+    lines = [f"{'network':<10}{'output':<24}{'mean':>10}{'worst':>10}  allowed"]
+    for row in rows:
+        verdict = "" if row.passed else "  BEYOND TOLERANCE"
+        lines.append(
+            f"{row.network:<10}{row.output:<24}{row.mean:10.1e}{row.worst:10.1e}"
+            f"  {row.allowed[0]:.0e} {row.allowed[1]:.0e}{verdict}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""A PyTorch module → an ONNX file, simplified."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxscript
+import onnxsim
+import torch
+from torch import Tensor, nn
+
+from edge_kp.errors import ModelError
+from edge_kp.training.network import Contract
+
+OPSET = 18
+
+
+def export_network(net: Contract, path: Path, metadata: Mapping[str, str]) -> Path:
+    """Write a network that takes images, and return the plain export beside it."""
+    example = {"image": torch.zeros(2, net.size, net.size, 3, dtype=torch.uint8)}
+    return export_graph(net, example, net.OUTPUTS, path, metadata)
+
+
+def export_graph(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    metadata: Mapping[str, str],
+) -> Path:
+    """Write ``path``, simplified, and return the plain export beside it.
+
+    Args:
+        inputs: name → example; the first axis is the batch, of any size in the file.
+        metadata: entries for the file's ``metadata_props``.
+
+    Raises:
+        ModelError: simplifying changed the result.
+    """
+    plain = path.with_suffix(".plain.onnx")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own internals
+        torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            str(plain),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamo=True,
+            external_data=False,
+            custom_translation_table={torch.ops.edge_kp.gather_rows.default: _gather_rows},
+            verbose=False,
+        )
+    simplified, same = onnxsim.simplify(onnx.load(plain))
+    if not same:
+        raise ModelError(
+            f"{path.name}: onnxsim changed the result; report this with the versions of torch and onnxsim"
+        )
+    simplified.doc_string = ""
+    for node in simplified.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    set_metadata(simplified, metadata)
+    onnx.checker.check_model(simplified, full_check=True)
+    onnx.save(simplified, path)
+    return plain
+
+
+def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
+    """Replace a file's ``metadata_props``."""
+    del model.metadata_props[:]
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+
+
+def _gather_rows(rows: Any, index: Any) -> Any:
+    op: Any = onnxscript.opset18
+    return op.GatherND(rows, op.Unsqueeze(index, op.Constant(value_ints=[2])), batch_dims=1)

@@ -1,0 +1,102 @@
+"""Which backend, which files and which cascade a detector runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edge_kp.backends as backends
+from edge_kp import Detector
+from edge_kp.backends import BACKENDS, choose_backend, choose_precision
+from edge_kp.errors import BackendError
+
+FILES = [f"stage1.{p}.onnx" for p in ("fp32", "fp16", "int8", "int8-cpu")] + ["model.json"]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine with these packages, processor and GPU."""
+
+    def make(packages: set[str], processor: str = "x86_64", gpu: bool = False) -> None:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in packages else None)
+        monkeypatch.setattr(platform, "machine", lambda: processor)
+        monkeypatch.setattr(backends, "_gpu_is_usable", lambda: gpu)
+
+    return make
+
+
+def test_auto_takes_the_fastest_that_is_there(machine: Any) -> None:
+    machine(set())
+    assert choose_backend("auto") == "onnxruntime"
+    machine({"openvino"})
+    assert choose_backend("auto") == "openvino"
+    machine({"openvino"}, "AMD64")
+    assert choose_backend("auto") == "openvino"
+    machine({"openvino"}, "aarch64")
+    assert choose_backend("auto") == "onnxruntime"
+    machine({"openvino"}, gpu=True)
+    assert choose_backend("auto") == "tensorrt"
+
+
+def test_a_named_backend_is_taken_whatever_is_there(machine: Any) -> None:
+    machine({"openvino"}, gpu=True)
+    for name in set(BACKENDS) - {"auto"}:
+        assert choose_backend(name) == name
+    with pytest.raises(BackendError, match="backend 'abacus': expected one of auto, onnxruntime"):
+        choose_backend("abacus")
+
+
+@pytest.mark.parametrize(
+    ("backend", "wanted", "file"),
+    [
+        ("onnxruntime", "auto", "int8-cpu"),
+        ("openvino", "auto", "int8-cpu"),
+        ("tensorrt", "auto", "fp16"),
+        ("onnxruntime", "int8", "int8-cpu"),
+        ("openvino", "int8", "int8-cpu"),
+        ("tensorrt", "int8", "int8"),
+        ("onnxruntime", "fp16", "fp16"),
+        ("tensorrt", "fp32", "fp32"),
+    ],
+)
+def test_nobody_loads_the_wrong_int8_file(backend: str, wanted: str, file: str) -> None:
+    assert choose_precision(backend, wanted, FILES) == file
+
+
+def test_a_model_in_float_alone_runs_in_float() -> None:
+    for backend in ("onnxruntime", "openvino", "tensorrt"):
+        assert choose_precision(backend, "auto", ["stage1.fp32.onnx"]) == "fp32"
+    with pytest.raises(BackendError, match=r"no int8-cpu files for openvino, only fp32; export it with"):
+        choose_precision("openvino", "int8", ["stage1.fp32.onnx", "stage2.int8-cpu.onnx"])
+    with pytest.raises(BackendError, match="precision 'int3': expected one of auto, fp32"):
+        choose_precision("openvino", "int3", FILES)
+
+
+def test_a_detector_says_what_it_runs(tiny_model: Path) -> None:
+    with Detector(tiny_model, backend="onnxruntime", cascade="fused") as detector:
+        assert (detector.backend_name, detector.device, detector.precision) == ("onnxruntime", "CPU", "fp32")
+        assert detector.fused
+    with Detector(tiny_model, backend="openvino") as detector:
+        assert detector.backend_name == "openvino"
+        assert not detector.fused  # on a CPU the crop is cut on the host
+    with pytest.raises(BackendError, match="cascade 'welded': expected one of auto, fused, staged"):
+        Detector(tiny_model, cascade="welded")
+
+
+def test_a_model_without_the_one_graph_is_run_staged(tiny_model: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    about = json.loads((folder / "model.json").read_text())
+    del about["files"]["cascade.fp32.onnx"], about["cascade"]
+    (folder / "model.json").write_text(json.dumps(about))
+    with Detector(folder) as detector:
+        assert not detector.fused
+        assert detector.spec.cascade_size == 0
+    with pytest.raises(BackendError, match="no one-graph cascade in fp32; export it again, or use staged"):
+        Detector(folder, cascade="fused")

@@ -1,0 +1,50 @@
+"""OpenVINO beside ONNX Runtime on the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
+from edge_kp.errors import BackendError
+from edge_kp.modeldir import read_model
+from edge_kp.parity import load_references
+
+pytest.importorskip("openvino")
+from edge_kp.backends.openvino import OpenVinoBackend
+
+
+@pytest.mark.parametrize("network", ["stage1", "stage2", "locator", "cascade"])
+def test_any_batch_gives_what_onnx_runtime_gives(tiny_model: Path, network: str) -> None:
+    path = tiny_model / f"{network}.fp32.onnx"
+    images = load_references(tiny_model, read_model(tiny_model))[network].images
+    images = np.concatenate([images, images[:, ::-1], images[:, :, ::-1]])
+    expected, backend = OnnxRuntimeBackend(path, threads=1).run(images), OpenVinoBackend(path, threads=1)
+    together = backend.run(images)
+    assert list(together) == list(expected)
+    for name, values in expected.items():
+        assert together[name].dtype == np.float32
+        np.testing.assert_allclose(together[name], values, atol=2e-4, err_msg=name)
+    kept = {name: values.copy() for name, values in together.items()}
+    alone = backend.run(images[1:2])
+    for name, values in kept.items():
+        np.testing.assert_array_equal(alone[name], values[1:2], err_msg=name)
+        np.testing.assert_array_equal(together[name], values, err_msg=name)  # results are the caller's own
+    empty = backend.run(images[:0])
+    assert all(len(values) == 0 for values in empty.values())
+
+
+def test_a_crop_of_another_size_is_refused(tiny_model: Path) -> None:
+    backend = OpenVinoBackend(tiny_model / "stage1.fp32.onnx", threads=1)
+    with pytest.raises(ValueError, match="could not broadcast"):
+        backend.run(np.zeros((1, 40, 40, 3), np.uint8))
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "stage1.fp32.onnx"
+    path.write_bytes(b"no model at all")
+    with pytest.raises(BackendError, match=r"stage1\.fp32\.onnx: OpenVINO cannot load it") as caught:
+        OpenVinoBackend(path)
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,144 @@
+"""Networks held against the results that a model folder carries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_kp import Detector
+from edge_kp.errors import ModelError
+from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, read_model
+from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, table
+from edge_kp.run import main
+
+FACE = SHIPPED / "face68"
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def trust(folder: Path, name: str) -> None:
+    """Let model.json name the file as it is now."""
+    data = json.loads((folder / "model.json").read_text())
+    data["files"][name] = file_digest(folder / name)
+    (folder / "model.json").write_text(json.dumps(data))
+
+
+def test_every_precision_has_a_tolerance() -> None:
+    assert tuple(TOLERANCE) == PRECISIONS
+
+
+@pytest.mark.parametrize("model", ["face68", "tiny"])
+def test_a_model_carries_pictures_and_results_of_every_network(model: str, tiny_model: Path) -> None:
+    folder = FACE if model == "face68" else tiny_model
+    spec = read_model(folder)
+    references = load_references(folder, spec)
+    sizes = dict(zip(("stage1", "stage2"), spec.sizes, strict=True))
+    sizes |= {"cascade": spec.cascade_size, "locator": spec.locator_size}
+    assert set(references) == set(sizes)
+    for name, size in sizes.items():
+        images = references[name].images
+        assert images.dtype == np.uint8
+        assert images.shape[1:] == (size, size, 3)
+        assert images.std() > 10  # something is to be seen
+        assert all(len(value) == len(images) for value in references[name].outputs.values())
+    n = len(spec.schema)
+    assert references["cascade"].outputs["keypoints"].shape[1:] == (n, 2)
+    score = references["locator"].outputs["score"]
+    if model == "face68":
+        assert score.max() > spec.locator_threshold
+        assert references["stage2"].outputs["score"].min() > 0.9
+
+
+@pytest.mark.parametrize("cascade", ["staged", "fused"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_every_backend_gives_the_stored_results(tiny_model: Path, backend: str, cascade: str) -> None:
+    with Detector(tiny_model, backend=backend, cascade=cascade, precision="fp32") as detector:
+        rows = detector.check()
+    assert {row.network for row in rows} == {
+        "stage2", "locator", "cascade" if cascade == "fused" else "stage1"
+    }  # fmt: skip
+    assert all(row.passed for row in rows), table(rows)
+    assert max(row.worst for row in rows) > 0 or backend == "onnxruntime"
+
+
+def numbers(**changes: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    expected = {"keypoints": np.full((2, 5, 2), 0.5, np.float32), "score": np.full(2, 0.9, np.float32)}
+    seen = {name: value.copy() for name, value in expected.items()}
+    for name, change in changes.items():
+        seen[name].flat[0] += change
+    return seen, expected
+
+
+def test_a_difference_is_judged_by_its_mean_and_its_worst() -> None:
+    rows = compare("stage2", "fp32", *numbers(keypoints=1e-4))
+    assert rows[0].worst == pytest.approx(1e-4, rel=1e-3)
+    assert rows[0].mean == pytest.approx(1e-4 / 20, rel=1e-3)
+    assert [row.passed for row in rows] == [True, True]
+    assert not compare("stage2", "fp32", *numbers(keypoints=3e-4))[0].passed
+    assert compare("stage2", "int8", *numbers(keypoints=3e-4))[0].passed
+    assert not compare("stage2", "fp32", *numbers(score=3e-3))[1].passed
+    everywhere, expected = numbers()
+    everywhere["keypoints"] += np.float32(5e-5)
+    assert not compare("stage2", "fp32", everywhere, expected)[0].passed  # the mean gives it away
+
+
+def test_what_is_not_a_number_never_passes() -> None:
+    seen, expected = numbers(keypoints=np.nan)
+    row = compare("stage1", "int8", seen, expected)[0]
+    assert not row.passed
+    assert "BEYOND TOLERANCE" in table([row])
+    assert "BEYOND" not in table([Row("stage1", "score", 0.0, 0.0, (1e-3, 1e-3))])
+
+
+def test_boxes_of_cells_without_an_object_mean_nothing() -> None:
+    expected = {"boxes": np.zeros((1, 3, 4)), "score": np.array([[0.9, 0.05, 0.2]])}
+    seen = {"boxes": expected["boxes"].copy(), "score": expected["score"]}
+    seen["boxes"][0, 1] = 0.5
+    assert compare("locator", "fp32", seen, expected)[0].passed
+    seen["boxes"][0, 2] = 0.5
+    assert not compare("locator", "fp32", seen, expected)[0].passed
+
+
+def test_a_missing_or_misshapen_output_is_an_error() -> None:
+    seen, expected = numbers()
+    with pytest.raises(ModelError, match=r"stage1: expected output score \(2,\), got nothing"):
+        compare("stage1", "fp32", {"keypoints": seen["keypoints"]}, expected)
+    with pytest.raises(ModelError, match=r"keypoints \(2, 5, 2\), got \(1, 5, 2\)"):
+        compare("stage1", "fp32", {**seen, "keypoints": seen["keypoints"][:1]}, expected)
+
+
+def test_damaged_references_are_refused(copy: Path) -> None:
+    path = copy / FILE
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ModelError, match="differs from the hash"):
+        load_references(copy, read_model(copy))
+    trust(copy, FILE)
+    with pytest.raises(ModelError, match=r"references\.npz: cannot be read"):
+        load_references(copy, read_model(copy))
+
+
+def test_check_from_the_command_line(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check = ["--check", "--model", str(copy), "--backend", "onnxruntime"]
+    assert main(check) == 0
+    shown = capsys.readouterr().out
+    assert "stage2    keypoints" in shown
+    assert "fp32 in onnxruntime on CPU gives what the model was exported with" in shown
+
+    spec = read_model(copy)
+    checked_file(copy, spec, FILE)
+    with np.load(copy / FILE) as file:
+        arrays = dict(file)
+    arrays["stage2/keypoints"] = arrays["stage2/keypoints"] + np.float32(0.01)
+    np.savez_compressed(copy / FILE, **arrays)
+    trust(copy, FILE)
+    assert main(check) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("BEYOND TOLERANCE") == 1
+    assert "does not give what the model was exported with; try another --backend" in captured.err
