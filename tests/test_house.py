@@ -37,7 +37,10 @@ ROOMS = {
     "matplotlib": ("edge_kp/training/", "benchmarks/"),
     "pycuda": ("edge_kp/backends/cuda.py",),
     "cuda": ("edge_kp/backends/cuda.py",),
-    "tensorrt": ("edge_kp/backends/tensorrt.py", "build_engine.py"),
+    **dict.fromkeys(
+        ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
+        ("edge_kp/backends/tensorrt.py", "build_engine.py"),
+    ),
     "onnxruntime": ("edge_kp/backends/onnxruntime.py", "edge_kp/backends/__init__.py", "edge_kp/training/"),
     "openvino": ("edge_kp/backends/openvino.py", "edge_kp/backends/__init__.py"),
 }
@@ -172,7 +175,7 @@ def test_every_module_outside_training_imports_without_torch() -> None:
         "    try:\n"
         "        importlib.import_module(name)\n"
         "    except ImportError as error:\n"
-        "        if (error.name or '').split('.')[0] not in ('openvino', 'tensorrt', 'pycuda', 'cuda'):\n"
+        "        if (error.name or '').split('.')[0] not in ('openvino', 'tensorrt', 'tensorrt_rtx', 'tensorrt_rtx_bindings', 'pycuda', 'cuda'):\n"
         "            raise\n"
         "    print(name)\n"
     )

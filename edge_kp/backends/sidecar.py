@@ -1,0 +1,139 @@
+"""What an engine is, in a file beside it, and whether that engine can be run here.
+
+``trt`` is always the module that :func:`edge_kp.backends.tensorrt.load_tensorrt` gives.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_kp.backends.cuda import Gpu
+from edge_kp.errors import BackendError
+from edge_kp.modeldir import file_digest
+
+FORMAT = 1
+BATCHES = (1, 4)
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """The sidecar ``NAME.engine.json``: what an engine was built from, with what, and for what.
+
+    Attributes:
+        library: ``tensorrt`` or ``tensorrt_rtx``.
+        version: of that library.
+        gpu: name of the GPU; None where it was built for any of that compute capability.
+        compute_capability: e.g. ``8.7``.
+        precision: ``fp32``, ``fp16`` or ``int8``: that of the ONNX file.
+        onnx_sha256, engine_sha256: of both files.
+        batches: the batch sizes it runs, smallest first; the position is the number of the profile.
+        flags: how it was built.
+        layers: batch size → layers after fusion, about as many as kernels are launched.
+        seconds: that the build took.
+        date: of the build, ISO 8601, UTC.
+    """
+
+    library: str
+    version: str
+    gpu: str | None
+    compute_capability: str
+    precision: str
+    onnx_sha256: str
+    engine_sha256: str
+    batches: tuple[int, ...]
+    flags: Mapping[str, Any]
+    layers: Mapping[str, int]
+    seconds: float
+    date: str
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, engine: Path) -> EngineInfo:
+        """The sidecar of an engine.
+
+        Raises:
+            ValueError: it is missing, damaged or of another format.
+        """
+        path = sidecar(engine)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data["format"] != FORMAT:
+                raise ValueError(f"{path.name} has format {data['format']}, this version reads {FORMAT}")
+            return cls(**{**data, "batches": tuple(data["batches"])})
+        except OSError as error:
+            raise ValueError(f"no {path.name} beside it ({error.strerror})") from error
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
+
+    def write(self, path: Path) -> None:
+        """Write the sidecar to ``path``."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def sidecar(engine: Path) -> Path:
+    """``stage1.fp16.engine`` → ``stage1.fp16.engine.json``."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def beside(onnx: Path) -> Path:
+    """``stage1.fp16.onnx`` → ``stage1.fp16.engine``, where an engine is looked for first."""
+    return onnx.with_suffix(".engine")
+
+
+def library_name(trt: Any) -> str:
+    """``tensorrt`` or ``tensorrt_rtx``."""
+    return "tensorrt_rtx" if trt.__name__.startswith("tensorrt_rtx") else "tensorrt"
+
+
+def check_engine(trt: Any, engine: Path, onnx: Path, precision: str, gpu: Gpu) -> EngineInfo:
+    """The engine's sidecar, if the engine can be run here in place of the ONNX file.
+
+    Raises:
+        BackendError: it cannot; the message ends with the command that builds it anew.
+    """
+    batches: Sequence[int] = BATCHES
+    try:
+        info = EngineInfo.read(engine)
+        batches = info.batches
+        wrong = list(_differences(info, trt, engine, onnx, precision, gpu))
+    except ValueError as error:
+        wrong = [str(error)]
+    except OSError as error:
+        wrong = [f"{error.filename} cannot be read ({error.strerror})"]
+    if wrong:
+        command = build_command(engine, onnx, precision, batches)
+        raise BackendError(f"{engine}: {'; '.join(wrong)}; build it again: {command}")
+    return info
+
+
+def _differences(
+    info: EngineInfo, trt: Any, engine: Path, onnx: Path, precision: str, gpu: Gpu
+) -> Iterator[str]:
+    have, here = f"{info.library} {info.version}", f"{library_name(trt)} {trt.__version__}"
+    if have != here:
+        yield f"built with {have}, this is {here}"
+    target = Gpu(info.gpu, info.compute_capability)
+    if target not in (gpu, Gpu(None, gpu.compute_capability)):
+        yield f"built for {target}, this is {gpu}"
+    if info.precision != precision:
+        yield f"built in {info.precision}, asked for {precision}"
+    if info.onnx_sha256 != file_digest(onnx):
+        yield f"built from another {onnx.name}"
+    if info.engine_sha256 != file_digest(engine):
+        yield "not the file that its sidecar describes: cut off, changed or half replaced"
+
+
+def build_command(engine: Path, onnx: Path, precision: str, batches: Sequence[int]) -> str:
+    """The command line that builds the engine: with all others of its model, where it lies beside them."""
+    if (onnx.parent / "model.json").is_file() and engine == beside(onnx):
+        what = ["--model", str(onnx.parent)]
+    else:
+        what = ["--onnx", str(onnx), "--engine", str(engine)]
+    return shlex.join(
+        ["python", "build_engine.py", *what, "--precision", precision, "--batch", *map(str, batches)]
+    )
