@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,18 +29,27 @@ def _version(package: str) -> str | None:
         return None
 
 
-def write_result(name: str, figures: dict[str, Any]) -> Path:
-    """Write ``results/NAME.json``; folders in the command are cut to their last part."""
+def write_result(
+    name: str, figures: dict[str, Any], folder: Path = RESULTS, packages: Sequence[str] = ()
+) -> Path:
+    """Write ``NAME.json``; folders in the command are cut to their last part.
+
+    Args:
+        folder: where; made where it is missing.
+        packages: more of those whose versions are told; null stands for one that is not installed.
+    """
     words = [word if "/" not in word else _short(word) for word in sys.argv[1:]]
     content = {
         "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *words]),
         "date": date.today().isoformat(),
         "machine": {"cpu": cpu_name(), "system": f"{platform.system()} {platform.machine()}"},
-        "versions": {p: _version(p) for p in ("edge-kp", "numpy", "opencv-python", "onnxruntime", "torch")},
+        "versions": {
+            p: _version(p) for p in ("edge-kp", "numpy", "opencv-python", "onnxruntime", "torch", *packages)
+        },
         **figures,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {path}")
     return path

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -228,17 +229,19 @@ def test_ctrl_c_in_a_file_leaves_whole_files_and_exits_with_130():
     command += ["--json", "/dev/stdout"]
     # The package as it lies here, also where it is not installed.
     environment = {**os.environ, "PYTHONPATH": str(CLIP.parents[2])}
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        lines = [process.stdout.readline() for _ in range(3)]
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=WAIT_S)
-    finally:
-        process.kill()
+    # Into a file: lines that a pipe's reader has taken ahead would be lost to communicate().
+    with open("lines", "w+") as lines:
+        process = subprocess.Popen(command, env=environment, stdout=lines, stderr=subprocess.PIPE, text=True)
+        try:
+            end = time.monotonic() + WAIT_S
+            while Path("lines").read_text().count("\n") < 3 and time.monotonic() < end:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=WAIT_S)
+        finally:
+            process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "wrote o.mp4" in err
-    written = [json.loads(line) for line in "".join([*lines, out]).splitlines()]
+    written = [json.loads(line) for line in Path("lines").read_text().splitlines()]
     assert frame_count("o.mp4") == len(written) >= 3

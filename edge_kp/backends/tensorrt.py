@@ -70,6 +70,7 @@ class TensorRTBackend(Backend):
         engine: file that build_engine.py or :func:`open_tensorrt` built.
         onnx: the file it was built from, which is compared with the sidecar's hash.
         precision: that of the ONNX file.
+        graphs: replay runs as CUDA graphs where that can be done; False measures what they gain.
 
     Attributes:
         batches: the batch sizes it runs, smallest first.
@@ -79,11 +80,11 @@ class TensorRTBackend(Backend):
         BackendError: the engine does not fit, is damaged, or the GPU cannot be used or has too little memory.
     """
 
-    def __init__(self, engine: Path, onnx: Path, precision: str) -> None:
+    def __init__(self, engine: Path, onnx: Path, precision: str, graphs: bool = True) -> None:
         trt = load_tensorrt()
         self.name = library_name(trt)
         self.precision = precision
-        self.graphs = True
+        self.graphs = graphs
         self._profiles: list[_Profile] = []
         self._engine = self._runtime = None
         self._device: Device | None = open_device()

@@ -175,6 +175,14 @@ def test_without_graphs_it_runs_all_the_same_and_says_so_once(trt, engine, netwo
     assert told == ["stage1.fp32.engine runs without CUDA graphs, so slower (no graphs here)"]
 
 
+def test_graphs_that_are_not_wanted_are_not_tried(engine, network, log, caplog):
+    with TensorRTBackend(engine, network, "fp32", graphs=False) as backend:
+        assert backend.graphs is False
+        backend.run(images(1))
+    assert not {"captured", "graph launched"} & set(log)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("capturable", [True, False])
 def test_the_library_is_asked_where_it_can_tell(trt, engine, network, log, caplog, monkeypatch, capturable):
     def is_stream_capturable(self, stream):

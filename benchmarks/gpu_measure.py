@@ -1,0 +1,339 @@
+"""What the GPU benchmarks share: taking turns, percentiles, goals, tables, power. It needs numpy alone."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DEFINITIONS: Mapping[str, str] = {
+    "stage1, stage2, cascade": "one network: uint8 images in, float32 results out, both in ordinary memory",
+    "staged": "a frame and a box for each image of the batch in, keypoints in frame pixels out: crop on the"
+    " host, stage 1, aligned crop on the host, stage 2",
+    "fused": "the same by the cascade in one graph: one crop on the host",
+    "batch": "images in one call; for staged and fused, boxes in one frame",
+    "host_ms": "milliseconds of a call by the host's clock, copies both ways and Python included",
+    "device_ms": "milliseconds on the GPU between two CUDA events, without copies; staged: the sum of both"
+    " stages. Without graphs it includes the gaps in which the GPU waits for the host. null: not measured",
+    "p50, p90, p99": "percentiles over all calls of all rounds",
+    "rounds, calls": "in each round every candidate in turn makes one call that is not counted, then as many"
+    " as calls; all of it first by the host's clock, then by events",
+    "graphs": "true: replayed as a CUDA graph; false: kernel by kernel; null: left to the library",
+    "kernels": "layers of the engine after fusion, by its sidecar: about as many as kernels are launched",
+    "watts": "mean power while calls follow each other without a pause: of the whole board where nvidia-smi"
+    " tells it, of the module's input (VDD_IN) where tegrastats does; rails_w: of each rail it names",
+    "millijoule_per_image": "watts × seconds / images of that stretch",
+}
+NOT_READABLE = "not readable"
+SETTLE = 1.2  # seconds of load before power counts: nvidia-smi tells the mean of the last second
+STATE = ("name", "driver_version", "pstate", "persistence_mode", "power.limit", "clocks.max.sm", "clocks.sm",
+         "clocks.mem", "temperature.gpu", "memory.used", "utilization.gpu")  # fmt: skip
+SAMPLED = ("power.draw", "clocks.sm")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One thing to time.
+
+    Attributes:
+        run: a call, host to host.
+        device: seconds on the GPU of each of so many runs; None where nothing tells them.
+        graphs, kernels: see :data:`DEFINITIONS`.
+    """
+
+    what: str
+    by: str
+    precision: str
+    batch: int
+    run: Callable[[], object]
+    device: Callable[[int], Iterable[float]] | None = None
+    graphs: bool | None = None
+    kernels: int | None = None
+
+    def __str__(self) -> str:
+        graphs = {True: " with graphs", False: " without graphs", None: ""}[self.graphs]
+        return f"{self.by} {self.precision} {self.what} batch {self.batch}{graphs}"
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What was not measured, and why: ``skipped`` is not there, ``failed`` should work and does not."""
+
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A median that is aimed at on an H100, milliseconds."""
+
+    what: str
+    precision: str
+    batch: int
+    figure: str
+    at_most: float
+
+
+GOALS = (Goal("cascade", "fp16", 1, "device_ms", 0.25), Goal("cascade", "fp16", 1, "host_ms", 0.40))
+
+
+def warm_up(candidates: Sequence[Candidate], calls: int, notes: Notes) -> list[Candidate]:
+    """Those that run. A rival that does not is left out by name, an engine that does not has failed."""
+    able = []
+    for candidate in candidates:
+        try:
+            _turn(candidate, calls)
+        except Exception as error:  # each library has its own, and compilers fail in many ways
+            to = notes.failed if candidate.by.startswith("tensorrt") else notes.skipped
+            to[str(candidate)] = one_line(error)
+        else:
+            able.append(candidate)
+    return able
+
+
+def measure(
+    candidates: Sequence[Candidate], rounds: int, calls: int, until: float = math.inf
+) -> tuple[list[dict[str, Any]], int]:
+    """Time all candidates in turns; :data:`DEFINITIONS` says what each figure is.
+
+    Args:
+        until: ``time.monotonic()`` after which no further round is begun.
+
+    Returns:
+        a row for each candidate, and the rounds there were.
+    """
+    host: list[list[float]] = [[] for _ in candidates]
+    device: list[list[float]] = [[] for _ in candidates]
+    done = 0
+    while done < rounds and (done == 0 or time.monotonic() < until):
+        for i, candidate in enumerate(candidates):
+            on_host, on_device = _turn(candidate, calls)
+            host[i] += on_host
+            device[i] += on_device
+        done += 1
+    rows = [
+        {
+            "what": c.what,
+            "by": c.by,
+            "precision": c.precision,
+            "batch": c.batch,
+            "graphs": c.graphs,
+            "host_ms": spread(host[i]),
+            "device_ms": spread(device[i]) if device[i] else None,
+            "kernels": c.kernels,
+        }
+        for i, c in enumerate(candidates)
+    ]
+    return rows, done
+
+
+def _turn(candidate: Candidate, calls: int) -> tuple[list[float], list[float]]:
+    """Seconds of each call by the host's clock, and of each run by events; the first ones left out."""
+    times = [time.perf_counter()]
+    for _ in range(calls + 1):
+        candidate.run()
+        times.append(time.perf_counter())
+    host = [b - a for a, b in pairwise(times[1:])]
+    return host, list(candidate.device(calls + 1))[1:] if candidate.device else []
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, cut to a line."""
+    text = str(error).strip().partition("\n")[0][:300]
+    return text or type(error).__name__
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Percentiles in milliseconds."""
+    values = np.percentile(1e3 * np.asarray(seconds, np.float64), (50, 90, 99))
+    return {name: round(float(v), 4) for name, v in zip(("p50", "p90", "p99"), values, strict=True)}
+
+
+def slug(device: str) -> str:
+    """``NVIDIA H100 80GB HBM3`` → ``nvidia-h100-80gb-hbm3``."""
+    return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "gpu"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as text, for people."""
+    lines = [
+        f"{'':<9}{'by':<22}{'':<6}{'batch':>5}{'graphs':>7}"
+        f"{'host ms p50':>13}{'p90':>8}{'p99':>8}{'device p50':>12}{'p90':>8}{'p99':>8}{'kernels':>9}"
+    ]
+    for row in rows:
+        graphs = {True: "yes", False: "no", None: "-"}[row["graphs"]]
+        host, device = row["host_ms"], row["device_ms"]
+        on_gpu = (
+            f"{device['p50']:12.3f}{device['p90']:8.3f}{device['p99']:8.3f}"
+            if device
+            else f"{'-':>12}{'-':>8}{'-':>8}"
+        )
+        kernels = "-" if row["kernels"] is None else row["kernels"]
+        lines.append(
+            f"{row['what']:<9}{row['by']:<22}{row['precision']:<6}{row['batch']:>5}{graphs:>7}"
+            f"{host['p50']:13.3f}{host['p90']:8.3f}{host['p99']:8.3f}{on_gpu}{kernels:>9}"
+        )
+    return "\n".join(lines)
+
+
+def against_goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each goal with the median of TensorRT with graphs; null where that was not measured."""
+    found = []
+    for goal in GOALS:
+        wanted = (goal.what, goal.precision, goal.batch, True)
+        times = [
+            row[goal.figure]
+            for row in rows
+            if (row["what"], row["precision"], row["batch"], row["graphs"]) == wanted
+            and row["by"].startswith("tensorrt")
+        ]
+        p50 = times[0]["p50"] if times and times[0] else None
+        name = f"{goal.what} {goal.precision} batch {goal.batch} {goal.figure} p50"
+        met = None if p50 is None else p50 <= goal.at_most
+        found.append({"goal": name, "on": "H100", "at_most": goal.at_most, "measured": p50, "met": met})
+    return found
+
+
+def goal_lines(goals: Sequence[Mapping[str, Any]]) -> str:
+    """The goals as text, for people."""
+    words = {True: "met", False: "NOT met", None: "not measured"}
+    return "\n".join(
+        f"{g['goal']}: {'-' if g['measured'] is None else format(g['measured'], '.3f')}"
+        f" (goal on an {g['on']}: at most {g['at_most']:.2f}): {words[g['met']]}"
+        for g in goals
+    )
+
+
+def gpu_state() -> dict[str, str] | str:
+    """Clocks, limits and load of the GPU as nvidia-smi puts them; on a Jetson it knows little or nothing."""
+    text = _output(*_nvidia_smi(STATE))
+    values = [value.strip() for value in text.split(",")]
+    return dict(zip(STATE, values, strict=True)) if len(values) == len(STATE) else NOT_READABLE
+
+
+def board_state() -> dict[str, str]:
+    """Name of the board and its power mode, where the system has such things: on a Jetson."""
+    found = {}
+    with suppress(OSError):  # only ARM systems have the file
+        model = Path("/proc/device-tree/model").read_text(encoding="utf-8", errors="replace")
+        found["board"] = model.strip("\x00 \n")
+    mode = " ".join(_output("nvpmodel", "-q").split())
+    if mode:
+        found["nvpmodel"] = mode
+    return found
+
+
+def power(load: Callable[[], object], images: int, seconds: float) -> dict[str, Any]:
+    """Power and clocks while ``load``, a call for so many images, is made again and again.
+
+    Returns:
+        ``watts`` and ``clock_mhz`` (the GPU's, median), where a tool tells them, and from which ``source``.
+    """
+    _repeat(load, SETTLE if seconds > SETTLE else seconds)
+    found: dict[str, Any] = {}
+    for command, parse in (
+        ([*_nvidia_smi(SAMPLED), "--loop-ms=100"], parse_nvidia_smi),
+        (["tegrastats", "--interval", "100"], parse_tegrastats),
+    ):
+        if shutil.which(command[0]) is None:
+            continue
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
+        ) as process:
+            calls, took = _repeat(load, seconds)
+            process.terminate()
+            try:
+                text, _ = process.communicate(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                text, _ = process.communicate()
+        found = {**parse(text), **found}
+        if "watts" in found or "rails_w" in found:
+            found |= {"source": command[0], "calls": calls, "seconds": round(took, 2)}
+            if "watts" in found:
+                found["millijoule_per_image"] = round(1e3 * found["watts"] * took / (calls * images), 3)
+            return found
+    return {"watts": NOT_READABLE, **found}
+
+
+def parse_nvidia_smi(text: str) -> dict[str, Any]:
+    """Mean ``watts`` and median ``clock_mhz`` of lines such as ``97.45, 1980``; left out where not told."""
+    rows = [line.split(",") for line in _whole_lines(text)]
+    watts, clocks = (
+        [v for row in rows if len(row) == 2 and (v := _float(row[i])) is not None] for i in (0, 1)
+    )
+    return _means(watts, clocks)
+
+
+def parse_tegrastats(text: str) -> dict[str, Any]:
+    """``rails_w``, mean of each ``VDD_IN 4876mW/4876mW``, ``watts`` of VDD_IN, ``clock_mhz`` of GR3D_FREQ."""
+    rails: dict[str, list[float]] = {}
+    clocks = []
+    for line in _whole_lines(text):
+        for name, milliwatts in re.findall(r"\b((?:VDD|VIN)\w*) (\d+)(?:mW)?/\d+", line):
+            rails.setdefault(name, []).append(int(milliwatts) / 1e3)
+        # One clock, or one for each part of the GPU; 0 is a part that sleeps.
+        if found := re.search(r"\bGR3D_FREQ \d+%@\[?([\d,]+)", line):
+            clocks.append(max(float(clock) for clock in found[1].split(",") if clock))
+    result = _means(rails.get("VDD_IN", []), clocks)
+    if rails:
+        result["rails_w"] = {name: round(float(np.mean(values)), 3) for name, values in rails.items()}
+    return result
+
+
+def _means(watts: Sequence[float], clocks: Sequence[float]) -> dict[str, Any]:
+    found = {}
+    if watts:
+        found["watts"] = round(float(np.mean(watts)), 2)
+    if clocks:
+        found["clock_mhz"] = float(np.median(clocks))
+    return found
+
+
+def _whole_lines(text: str) -> list[str]:
+    """The last line of a program that was stopped may be cut off."""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # [N/A], [Not Supported], [Unknown Error]
+        return None
+
+
+def _repeat(load: Callable[[], object], seconds: float) -> tuple[int, float]:
+    """Calls made, and the time they took."""
+    start, calls = time.perf_counter(), 0
+    while calls == 0 or time.perf_counter() - start < seconds:
+        load()
+        calls += 1
+    return calls, time.perf_counter() - start
+
+
+def _nvidia_smi(fields: Sequence[str]) -> list[str]:
+    # Like CUDA's, its first GPU; a name in the variable is understood by both.
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    return ["nvidia-smi", f"--id={first}", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+
+
+def _output(*command: str) -> str:
+    """What a program prints; nothing where it is missing or fails."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
