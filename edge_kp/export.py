@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_kp.backends import PRECISIONS
 from edge_kp.cli import run_cli
 from edge_kp.errors import BackendError
 from edge_kp.modeldir import read_model
@@ -22,6 +23,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--locator", type=Path, metavar="RUN", help="run that holds the locator (default: --run)"
     )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=PRECISIONS[1:],
+        default=["fp32"],
+        help="files to write beside those in fp32; int8 gives one for TensorRT and one for CPUs",
+    )
+    parser.add_argument(
+        "--ranges",
+        type=Path,
+        metavar="FILE",
+        help="ranges.json of python -m calibration, which int8 is made with",
+    )
     parser.add_argument("--terms", help="terms of the training data, for model.json")
     return parser
 
@@ -34,7 +48,8 @@ def _run(args: argparse.Namespace) -> None:
             f"exporting needs {error.name}: pip install '.[train]' in the project's folder"
         ) from error
     card = {"terms": args.terms} if args.terms else {}
-    print(export_run(args.run, args.out, card, args.locator))
+    precisions = {p for name in args.precision for p in (("int8", "int8-cpu") if name == "int8" else (name,))}
+    print(export_run(args.run, args.out, card, args.locator, sorted(precisions), args.ranges))
     spec = read_model(args.out)
     if spec.locator == "image" and spec.box_rule == "keypoints":
         print(

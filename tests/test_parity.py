@@ -53,7 +53,9 @@ def test_a_model_carries_pictures_and_results_of_every_network(model: str, tiny_
     score = references["locator"].outputs["score"]
     if model == "face68":
         assert score.max() > spec.locator_threshold
-        assert references["stage2"].outputs["score"].min() > 0.9
+        scores = np.sort(references["stage2"].outputs["score"])
+        assert scores[0] < 0.5  # a crop in which the face is hidden
+        assert scores[1] > 0.9
 
 
 @pytest.mark.parametrize("cascade", ["staged", "fused"])
@@ -98,7 +100,7 @@ def test_what_is_not_a_number_never_passes() -> None:
 
 
 def test_boxes_of_cells_without_an_object_mean_nothing() -> None:
-    expected = {"boxes": np.zeros((1, 3, 4)), "score": np.array([[0.9, 0.05, 0.2]])}
+    expected = {"boxes": np.zeros((1, 3, 4)), "score": np.array([[0.9, 0.2, 0.4]])}
     seen = {"boxes": expected["boxes"].copy(), "score": expected["score"]}
     seen["boxes"][0, 1] = 0.5
     assert compare("locator", "fp32", seen, expected)[0].passed

@@ -350,6 +350,7 @@ def _count(layers: Sequence[Any], batches: Sequence[int]) -> dict[str, int]:
     for layer in layers:
         named = re.findall(r"\[profile (\d+)\]", str(layer))
         profile = max(profile, *map(int, named)) if named else profile
-        if not re.search(r"LayerType\W+(signal|wait)\b", str(layer)):  # between streams; they launch no kernel
+        # Signals between streams launch no kernel.
+        if not re.search(r"LayerType\W+(signal|wait)\b", str(layer)):
             counts[str(batches[profile])] += 1
     return counts

@@ -26,6 +26,7 @@ from edge_kp.training.fusing import CascadeNet, fuse, glue_examples, region_size
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network
+from edge_kp.training.quantise import write_precisions
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
 from edge_kp.training.references import make_references
 from edge_kp.training.torch_backend import TorchBackend
@@ -53,7 +54,8 @@ def export_run(
     Args:
         card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
         locator_run: the run whose locator is taken, where it is not ``run`` itself.
-        precisions: of :data:`edge_kp.modeldir.PRECISIONS`; fp32, which the others are made of, always is.
+        precisions: of :data:`edge_kp.modeldir.PRECISIONS`. Stages and locator are always there in fp32, which
+            the others are made of; the one-graph cascade only in these.
         ranges: what ``python -m calibration`` measured; the int8 precisions need it.
 
     Raises:
@@ -61,7 +63,9 @@ def export_run(
     """
     recipe, bank, stage1, stage2 = load_run(run)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
-    spec = replace(spec, cascade_size=region_size(spec.sizes[0]))
+    # The shape as model.json tells it, so that what is made of the folder later is the same to the last bit.
+    told = np.array(spec.to_json()["mean_shape"], np.float32)
+    spec = replace(spec, mean_shape=told, cascade_size=region_size(spec.sizes[0]))
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
     images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
     notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
@@ -96,10 +100,8 @@ def export_run(
         save_references(folder, references)
         other = [p for p in PRECISIONS if p in precisions and p != "fp32"]
         if other:
-            from edge_kp.training.quantise import write_precisions
-
             write_precisions(folder, ranges, other)
-        write_cascades(folder, spec, ["fp32", *other])
+        write_cascades(folder, spec, [p for p in PRECISIONS if p in precisions])
         for precision in ("fp32", *other):
             table += ["", f"{precision}, held against PyTorch on {FILE}:"]
             table.append(hold(folder, precision, references))
@@ -118,7 +120,10 @@ def hold(folder: Path, precision: str, references: Mapping[str, References]) -> 
     """
     rows: list[Row] = []
     for name, reference in references.items():
-        seen = OnnxRuntimeBackend(folder / f"{name}.{precision}.onnx").run(reference.images)
+        path = folder / f"{name}.{precision}.onnx"
+        if not path.exists():  # the one-graph cascade, which is not there in every precision
+            continue
+        seen = OnnxRuntimeBackend(path).run(reference.images)
         rows += parity(name, precision, seen, reference.outputs)
     if not all(row.passed for row in rows):
         raise ModelError(
@@ -128,7 +133,10 @@ def hold(folder: Path, precision: str, references: Mapping[str, References]) -> 
 
 
 def write_cascades(folder: Path, spec: ModelSpec, precisions: Sequence[str]) -> list[Path]:
-    """Write ``cascade.PRECISION.onnx`` of the stages in a folder; see :mod:`edge_kp.training.fusing`."""
+    """Write ``cascade.PRECISION.onnx`` of the stages in a folder; see :mod:`edge_kp.training.fusing`.
+
+    There is none in int8-cpu: on a CPU the crop is cut on the host, and the file would be dead weight.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         glue = {}
         for name, (module, inputs, outputs) in glue_examples(spec.mean_shape, spec.sizes).items():
@@ -136,6 +144,8 @@ def write_cascades(folder: Path, spec: ModelSpec, precisions: Sequence[str]) -> 
             export_graph(module, inputs, outputs, glue[name], {})
         paths = []
         for precision in precisions:
+            if precision == "int8-cpu":
+                continue
             stages = [folder / f"{stage}.{precision}.onnx" for stage in ("stage1", "stage2")]
             paths.append(folder / f"cascade.{precision}.onnx")
             fuse(glue, stages[0], stages[1], paths[-1], metadata(spec, "cascade", precision))

@@ -443,3 +443,30 @@ def test_an_unknown_model_lists_the_shipped_ones(
         Detector("hand")
     with Detector("skull") as detector:
         assert detector.model_name == "tiny"
+
+
+# ---- precisions --------------------------------------------------------------------------------------------
+
+
+def test_the_one_graph_is_written_in_the_precisions_that_are_asked_for(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "model"
+    assert main(["--run", str(tiny_run), "--out", str(out), "--precision", "fp16"]) == 0
+    networks = {name for name in read_model(out).files if name.endswith(".onnx")}
+    both = {f"{name}.{p}.onnx" for name in ("locator", "stage1", "stage2") for p in ("fp32", "fp16")}
+    assert networks == both | {"cascade.fp16.onnx"}
+    with Detector(out, backend="onnxruntime", precision="fp16", cascade="fused") as detector:
+        assert all(row.passed for row in detector.check())
+    about = {p.key: p.value for p in onnx.load(out / "cascade.fp16.onnx").metadata_props}
+    assert about["edge_kp.precision"] == "fp16"
+
+
+def test_int8_asks_for_measured_ranges(
+    tiny_run: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = content(copy)
+    assert main(["--run", str(tiny_run), "--out", str(copy), "--precision", "int8"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "8-bit files need measured ranges; run python -m calibration" in line
+    assert content(copy) == before

@@ -1,0 +1,214 @@
+"""``python -m calibration``: one command from a folder of images to the files of all precisions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import calibration.__main__ as command
+from edge_kp.detector import Detector
+from edge_kp.modeldir import file_digest, read_model
+from edge_kp.training.datasets import Dataset, load_dataset
+from edge_kp.training.quantise import METHODS, STYLES, TYPED, fp32_files, layer_names, write_precisions
+
+DATA = ("--data", "synthetic:40,seed=5")
+NETWORKS = ("locator", "stage1", "stage2")
+
+
+@pytest.fixture(scope="module")
+def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A calibrated copy of the tiny model, and its report."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    model = Path(shutil.copytree(tiny_model, folder / "tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        # Each layer takes a while; the last ones stand for all.
+        patch.setattr("calibration.search.layer_names", lambda *args: layer_names(*args)[-3:])
+        assert run(model, folder / "report", "--images", "32", "--seed", "2") == 0
+    assert {path.name for path in folder.iterdir()} == {"tiny", "report"}, "something was left behind"
+    return model, folder / "report"
+
+
+def run(model: Path, report: Path, *more: str) -> int:
+    data = () if "--data" in more else DATA
+    return command.main(["--model", str(model), "--report", str(report), *data, *more])
+
+
+def test_the_model_folder_is_complete(tiny_model: Path, done: tuple[Path, Path]) -> None:
+    model, _ = done
+    spec, before = read_model(model), read_model(tiny_model)
+    new = {f"{network}.{precision}.onnx" for network in NETWORKS for precision in TYPED}
+    if before.cascade_size:
+        new |= {f"cascade.{precision}.onnx" for precision in ("fp16", "int8")}
+    assert set(spec.files) == {*before.files, *new}
+    assert {path.name for path in model.iterdir()} == {*spec.files, "model.json"}
+    for name, digest in spec.files.items():
+        assert file_digest(model / name) == digest
+        assert name in new or digest == before.files[name], "an FP32 file was changed"
+    for name in new:
+        said = {p.key: p.value for p in onnx.load(model / name).metadata_props}
+        assert name == f"{said['edge_kp.network']}.{said['edge_kp.precision']}.onnx"
+    assert {**spec.to_json(), "files": {}, "card": {}} == {**before.to_json(), "files": {}, "card": {}}
+    with Detector(model) as detector:
+        assert detector.spec.name == "tiny"
+
+
+def test_the_cascade_is_glued_as_in_fp32(done: tuple[Path, Path]) -> None:
+    glue = []
+    for precision in ("fp32", "fp16", "int8"):
+        constants = onnx.load(done[0] / f"cascade.{precision}.onnx").graph.initializer
+        glue.append({c.name: numpy_helper.to_array(c) for c in constants if c.name.startswith("align/")})
+    assert glue[0]
+    for other in glue[1:]:
+        assert other.keys() == glue[0].keys()
+        assert all(np.array_equal(other[name], glue[0][name]) for name in other)
+
+
+def test_the_card_says_how_it_was_made(tiny_model: Path, done: tuple[Path, Path]) -> None:
+    card = dict(read_model(done[0]).card)
+    note = card.pop("calibration")
+    assert card == read_model(tiny_model).card
+    assert (note["data"], note["images"]) == (["synthetic:40,seed=5"], 32)
+    assert note["validation"] == {"data": ["synthetic:40,seed=5"], "samples": 8}
+    assert list(note["precisions"]) == ["fp32", *TYPED]
+    assert all(set(note["methods"][style]) == set(NETWORKS) for style in STYLES)
+
+
+def test_the_report_holds_the_figures(done: tuple[Path, Path]) -> None:
+    _, folder = done
+    report = json.loads((folder / "report.json").read_text())
+    assert report["command"] == (
+        "python -m calibration --model tiny --data synthetic:40,seed=5 --images 32 --seed 2"
+    )
+    assert all(list(report["trials"][style]) == list(METHODS) for style in STYLES)
+    exact = report["precisions"]["fp32"]["stages"]
+    assert exact["shift"] == 0
+    for precision in TYPED:
+        figures = report["precisions"][precision]["stages"]
+        assert 0 < figures["shift"] < 2
+        assert figures["nme"] == pytest.approx(exact["nme"], abs=2)
+    page = (folder / "README.md").read_text()
+    for words in (
+        "| int8-cpu |",
+        "| percentile |",
+        "| stage.local.0.0 |",
+        "None had to be kept",
+        "(layers.png)",
+    ):
+        assert words in page, words
+    assert f"{exact['nme']:.3f}" in page
+    picture = cv2.imread(str(folder / "layers.png"))
+    assert picture.shape[1] > 800
+    assert picture.std() > 20
+    assert json.loads((folder / "manifest.json").read_text())["seed"] == 2
+
+
+def test_the_ranges_make_the_very_files_again(
+    tiny_model: Path, done: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, folder = done
+    for path in write_precisions(tiny_model, folder / "ranges.json", out=tmp_path):
+        assert path.read_bytes() == (model / path.name).read_bytes(), path.name
+
+
+def test_a_kept_layer_is_told(done: tuple[Path, Path]) -> None:
+    from calibration.report import page
+
+    report = json.loads((done[1] / "report.json").read_text())
+    report["kept"]["int8"]["stage2"] = ["stage.local.0.0"]
+    assert "- `int8`, stage2: `stage.local.0.0`, 0.0" in page(report)
+
+
+# ---- refusals --------------------------------------------------------------------------------------------
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+
+
+@pytest.fixture
+def copy(tiny_model: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model, tmp_path / "models" / "tiny"))
+
+
+def refused(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path, *more: str) -> str:
+    """The one line of a refusal that left the model as it was."""
+    before = content(model)
+    assert run(model, tmp_path / "report", *more) == 1
+    assert content(model) == before
+    assert [path.name for path in model.parent.iterdir()] == [model.name]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_a_run_that_fails_at_the_end_changes_nothing(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    first = next(iter(METHODS))
+    monkeypatch.setattr("calibration.search.METHODS", {first: METHODS[first]})
+    monkeypatch.setattr(command, "write_cascades", lambda *_: [])
+    monkeypatch.setattr(command, "layer_shifts", lambda *_: {"stage.stem.0.0": 0.0})
+    monkeypatch.setattr(command, "write_report", full)
+    assert "No space left" in refused(capsys, copy, tmp_path, "--images", "32")
+
+
+def test_too_few_images(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, copy, tmp_path, "--images", "31")
+    assert line == (
+        "error: 31 images to calibrate with, at least 32 are needed; add a --data or raise --images"
+    )
+
+
+def test_nothing_left_to_judge_by(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, copy, tmp_path)
+    assert line == (
+        "error: all 40 images are used to calibrate, none is left to judge by;"
+        " give --validation or fewer --images"
+    )
+
+
+def test_a_validation_set_of_its_own(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    line = refused(capsys, copy, tmp_path, "--validation", f"ibug:{folder}")
+    assert str(folder) in line
+
+
+def test_a_model_without_fp32_files(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in fp32_files(copy).values():
+        path.unlink()
+    assert "no NAME.fp32.onnx" in refused(capsys, copy, tmp_path)
+
+
+def test_a_changed_fp32_file(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (copy / "stage1.fp32.onnx").open("ab") as file:
+        file.write(b"x")
+    assert "differs from the hash in model.json" in refused(capsys, copy, tmp_path)
+
+
+def test_a_blank_photo(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(*args: Any) -> Dataset:
+        data = load_dataset(*args)
+        samples = list(data.samples)
+        samples[7] = replace(samples[7], load=partial(np.full, (96, 96, 3), 90, np.uint8), image_size=None)
+        return replace(data, samples=tuple(samples))
+
+    monkeypatch.setattr(command, "load_dataset", spoilt)
+    line = refused(capsys, copy, tmp_path, "--images", "32")
+    assert re.fullmatch(r"error: synthetic/.*: a blank picture; remove it", line)
