@@ -98,8 +98,7 @@ def _run(args: argparse.Namespace) -> None:
         (work / "ranges.json").write_text(json.dumps(plans), encoding="utf-8")
         written = write_precisions(folder, work / "ranges.json", out=work)
         if spec.cascade_size:
-            exact = replace(spec, mean_shape=bank.mean_shape)  # model.json rounds it
-            written += write_cascades(work, exact, TYPED)
+            written += write_cascades(work, spec, TYPED)
         precisions = {"fp32": judge_files(judge, sources)}
         for precision in TYPED:
             precisions[precision] = judge_files(judge, {n: work / f"{n}.{precision}.onnx" for n in sources})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_kp import Detector
+from edge_kp.backends import open_backend
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, read_model
 from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, table
@@ -68,6 +69,24 @@ def test_every_backend_gives_the_stored_results(tiny_model: Path, backend: str, 
     }  # fmt: skip
     assert all(row.passed for row in rows), table(rows)
     assert max(row.worst for row in rows) > 0 or backend == "onnxruntime"
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_shipped_file_gives_what_pytorch_gave(precision: str, backend: str) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    spec = read_model(FACE)
+    references, networks = load_references(FACE, spec), []
+    for network, expected in references.items():
+        if f"{network}.{precision}.onnx" in spec.files:
+            networks.append(network)
+            path = checked_file(FACE, spec, f"{network}.{precision}.onnx")
+            seen = open_backend(backend, path, precision, 1).run(expected.images)
+            rows = compare(network, precision, seen, expected.outputs)
+            assert all(row.passed for row in rows), table(rows)
+    assert {"locator", "stage1", "stage2"} <= set(networks)
+    assert ("cascade" in networks) == (precision in ("fp16", "int8"))
 
 
 def numbers(**changes: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +40,14 @@ class OpenVinoBackend(Backend):
         if threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
-            core = ov.Core()
-            model = core.read_model(path)
-            # Compiled, an output may bear the name of the one it is computed from as well.
-            self._outputs = [output.any_name for output in model.outputs]
-            shape = model.input("image").partial_shape
-            model.reshape({"image": ov.PartialShape([1, *list(shape)[1:]])})
-            compiled = core.compile_model(model, "CPU", config)
+            with _signal_stack_kept():
+                core = ov.Core()
+                model = core.read_model(path)
+                # Compiled, an output may bear the name of the one it is computed from as well.
+                self._outputs = [output.any_name for output in model.outputs]
+                shape = model.input("image").partial_shape
+                model.reshape({"image": ov.PartialShape([1, *list(shape)[1:]])})
+                compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
             cause = str(error).strip().splitlines()[-1][:200]
             raise BackendError(
@@ -62,3 +67,28 @@ class OpenVinoBackend(Backend):
             for array, value in zip(out, self._values, strict=True):
                 array[i] = value[0]
         return dict(zip(self._outputs, out, strict=True))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Leave the thread's stack for signals as it was.
+
+    OpenVINO replaces it by one of its own. Where several networks are freed in another order than they came,
+    that one is left in use after its memory is gone, and the next Ctrl-C is a crash.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    library = ctypes.CDLL(None)
+    before = _SignalStack()
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
+
+
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux, see sigaltstack(2)."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))

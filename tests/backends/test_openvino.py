@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +50,33 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"stage1\.fp32\.onnx: OpenVINO cannot load it") as caught:
         OpenVinoBackend(path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+import numpy as np
+from pathlib import Path
+from edge_kp.backends.openvino import OpenVinoBackend
+folder = Path(sys.argv[1])
+for _ in range(3):
+    backends = [OpenVinoBackend(folder / f"stage{i}.fp32.onnx", threads=1) for i in (1, 2)]
+    for backend in backends:
+        backend.run(np.zeros((1, 48, 48, 3), np.uint8))
+    del backend
+    while backends:
+        del backends[0]  # the first one first
+lock = threading.Lock()
+lock.acquire()
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    lock.acquire()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux")
+def test_ctrl_c_still_works_after_networks_were_freed(tiny_model: Path) -> None:
+    run = [sys.executable, "-c", INTERRUPTED, str(tiny_model)]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "interrupted\n", (done.returncode, done.stderr)
