@@ -63,7 +63,7 @@ def track(args: argparse.Namespace) -> tuple[Frames, dict[str, Any]]:
         for frame in tqdm(_frames(args.source, args.still), args.source.name, unit="frame", leave=False):
             frames.append(tracker.update(frame.image, frame.time_s))
             times.append(dict(tracker.last_timings))
-        reference = detector.schema.reference
+        reference, how = detector.schema.reference, f"{detector.precision} in {detector.backend_name}"
     if not frames:
         raise DataError(f"{args.source}: holds no frame")
     tracking = [1e3 * (t["stage1"] + t["stage2"]) for t in times if t["locate"] == 0 and t["stage2"] > 0]
@@ -72,7 +72,8 @@ def track(args: argparse.Namespace) -> tuple[Frames, dict[str, Any]]:
     for number, detections in enumerate(frames):
         for detection in detections:
             ids.setdefault(detection.id, []).append(number)
-    figures = {
+    figures: dict[str, Any] = {
+        "networks": how,
         "frames": len(frames),
         "frames_with_object_percent": round(100 * float(np.mean([bool(f) for f in frames])), 2),
         "ids": {i: {"first": n[0], "last": n[-1], "frames": len(n)} for i, n in sorted(ids.items())},

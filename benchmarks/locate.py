@@ -131,7 +131,8 @@ def _run(args: argparse.Namespace) -> None:
         rows = [np.hstack(worst[i : i + side]) for i in range(0, len(worst), side)]
         with replacing(args.keep) as part:
             part.write_bytes(cv2.imencode(".png", np.vstack(rows))[1].tobytes())
-    write_result("locate", {"model": args.model, "overlap": OVERLAP, "figures": figures})
+    how = {"model": args.model, "precision": detector.precision, "backend": detector.backend_name}
+    write_result("locate", {**how, "overlap": OVERLAP, "figures": figures})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

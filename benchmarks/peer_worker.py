@@ -64,6 +64,8 @@ class EdgeKp:
             self.detector = Detector(**detector_options, threads=1)
         except EdgeKpError as error:
             sys.exit(str(error))
+        if self.detector.backend_name == "openvino":
+            self.packages = (*self.packages, "openvino")
         if len(self.detector.schema) != 68:
             sys.exit(
                 f"{self.detector.model_name}: has {len(self.detector.schema)} points; the 68 of a face needed"

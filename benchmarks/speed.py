@@ -96,6 +96,11 @@ def measure(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[st
     }
 
 
+def _detector(model: str) -> Detector:
+    """In what MobileNetV2 runs in; ``python -m benchmarks.precision`` compares precisions and backends."""
+    return Detector(model, backend="onnxruntime", precision="fp32", threads=1)
+
+
 def _run(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
     clip = cv2.VideoCapture(str(CLIP.with_suffix(".mp4")))
@@ -103,7 +108,7 @@ def _run(args: argparse.Namespace) -> None:
     about = json.loads(CLIP.with_suffix(".json").read_text(encoding="utf-8"))
     matrix, box = np.array(about["frames"][0]["matrix"]), np.array(about["reference_box"]).reshape(2, 2)
     corners = (box @ matrix[:, :2].T + matrix[:, 2]).reshape(4)
-    with tempfile.TemporaryDirectory() as folder, Detector(args.model, threads=1) as detector:
+    with tempfile.TemporaryDirectory() as folder, _detector(args.model) as detector:
         reference = mobilenet_session(folder)
         name = reference.get_inputs()[0].name
         picture = np.zeros((1, 3, 224, 224), np.float32)
