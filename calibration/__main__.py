@@ -25,15 +25,16 @@ from calibration.search import (
     plan,
     try_methods,
 )
-from calibration.selection import Choice, choose, manifest
+from calibration.selection import Choice, choose, manifest, pixel_digest
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.cascade import Cascade
 from edge_kp.cli import natural, positive, run_cli
 from edge_kp.errors import DataError
 from edge_kp.modeldir import ModelSpec, checked_file, file_digest, find_model, read_model, write_model_json
+from edge_kp.parity import load_references
 from edge_kp.templates import TemplateBank
 from edge_kp.training.datasets import DATA_HELP, Dataset, Sample, load_dataset
-from edge_kp.training.exporting import write_cascades
+from edge_kp.training.exporting import hold, write_cascades
 from edge_kp.training.quantise import (
     RANGES_FORMAT,
     STYLES,
@@ -72,6 +73,7 @@ def _run(args: argparse.Namespace) -> None:
     spec = read_model(folder)
     sources = {name: checked_file(folder, spec, path.name) for name, path in fp32_files(folder).items()}
     bank = TemplateBank.load(folder / "templates.npz")
+    references = load_references(folder, spec)
     out = args.report or Path(__file__).parent / spec.name
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     data = load_dataset(args.data, spec.schema)
@@ -99,6 +101,8 @@ def _run(args: argparse.Namespace) -> None:
         written = write_precisions(folder, work / "ranges.json", out=work)
         if spec.cascade_size:
             written += write_cascades(work, spec, TYPED)
+        for precision in TYPED:
+            hold(work, precision, references)
         precisions = {"fp32": judge_files(judge, sources)}
         for precision in TYPED:
             precisions[precision] = judge_files(judge, {n: work / f"{n}.{precision}.onnx" for n in sources})
@@ -128,18 +132,27 @@ def _run(args: argparse.Namespace) -> None:
 def _judged(
     args: argparse.Namespace, data: Dataset, chosen: Sequence[Choice], spec: ModelSpec
 ) -> list[Sample]:
-    """The samples that methods are judged by."""
+    """The samples that methods are judged by: objects of photos that are not calibrated with.
+
+    Raises:
+        DataError: there is none.
+    """
+    taken = {choice.digest for choice in chosen}
+    offered: Sequence[Sample] = data.samples
+    most = MOST_HELD
     if args.validation:
-        return list(load_dataset(args.validation, spec.schema).samples)
-    taken = {choice.sample.key for choice in chosen}
-    left = [sample for sample in data.samples if sample.key not in taken]
-    if not left:
+        offered = load_dataset(args.validation, spec.schema).samples
+        most = len(offered)
+    found: list[int] = []
+    for i in np.random.default_rng(args.seed).permutation(len(offered)).tolist():
+        if len(found) < most and pixel_digest(offered[i].read()) not in taken:
+            found.append(i)
+    if not found:
         raise DataError(
-            f"all {len(data)} images are used to calibrate, none is left to judge by;"
+            f"all {len(offered)} images are used to calibrate, none is left to judge by;"
             " give --validation or fewer --images"
         )
-    order = np.random.default_rng(args.seed).permutation(len(left))[:MOST_HELD]
-    return [left[i] for i in sorted(order.tolist())]
+    return [offered[i] for i in sorted(found)]
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -62,7 +62,8 @@ def choose(
     steps = np.quantile(brightness, np.arange(1, LIGHTS) / LIGHTS)
     lights = np.searchsorted(steps, brightness).tolist()
     strata = [(rotations[i], light) for i, light in zip(pool, lights, strict=True)]
-    taken = in_turns(strata, rng)[:count]
+    # Several objects of one photo, or one photo under two names, count once.
+    taken = list({digests[i]: i for i in reversed(in_turns(strata, rng))}.values())[::-1][:count]
     return [Choice(samples[pool[i]], digests[i], *strata[i]) for i in taken]
 
 
@@ -95,11 +96,16 @@ def _look(samples: Sequence[Sample], box_rule: str) -> tuple[list[str], list[flo
         if image.min() == image.max():
             problems.append(f"{sample.key}: a blank picture; remove it")
             continue
-        digests.append(hashlib.sha256(image.tobytes()).hexdigest())
+        digests.append(pixel_digest(image))
         brightness.append(float(cv2.cvtColor(_inside(image, sample, box_rule), cv2.COLOR_BGR2GRAY).mean()))
     if problems:
         raise DataError(*dict.fromkeys(problems))
     return digests, brightness
+
+
+def pixel_digest(image: Array) -> str:
+    """sha256 of a picture's pixels, hex: the same for copies under other names."""
+    return hashlib.sha256(image.tobytes()).hexdigest()
 
 
 def _inside(image: Array, sample: Sample, box_rule: str) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from edge_kp.backends import choose_backend, choose_precision, open_backend
 from edge_kp.backends.base import Backend
 from edge_kp.cascade import Cascade, CascadeResult, FusedCascade
-from edge_kp.errors import BackendError
+from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import tight_box
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
 from edge_kp.modeldir import checked_file, find_model, read_model
@@ -64,17 +65,20 @@ class Detector:
         self.precision = choose_precision(backend, precision, self.spec.files)
         self.fused = self._is_fused(cascade, backend)
 
-        def network(name: str) -> Backend:
-            path = checked_file(folder, self.spec, f"{name}.{self.precision}.onnx")
-            return open_backend(backend, path, self.precision, threads)
-
-        first, second = network("cascade" if self.fused else "stage1"), network("stage2")
-        self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
         self.locator: Locator = ImageLocator()
-        if self.spec.locator == "network":
-            self.locator = NetworkLocator(
-                network("locator"), self.spec.locator_size, self.spec.locator_threshold
-            )
+        with ExitStack() as opened:  # closed again where a later network cannot be opened
+
+            def network(name: str) -> Backend:
+                path = checked_file(folder, self.spec, f"{name}.{self.precision}.onnx")
+                return opened.enter_context(open_backend(backend, path, self.precision, threads))
+
+            first, second = network("cascade" if self.fused else "stage1"), network("stage2")
+            self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
+            if self.spec.locator == "network":
+                self.locator = NetworkLocator(
+                    network("locator"), self.spec.locator_size, self.spec.locator_threshold
+                )
+            self._networks = opened.pop_all()
         self.schema = self.spec.schema
         self._pose = pose_model(self.schema)
         self.model_name = self.spec.name
@@ -163,6 +167,8 @@ class Detector:
             networks["locator"] = self.locator.backend
         rows = []
         for name, backend in networks.items():
+            if name not in references:
+                raise ModelError(f"{self._folder}: no stored results of {name}; export the model again")
             expected = references[name]
             seen = backend.run(expected.images)
             rows += compare(name, self.precision, seen, expected.outputs)
@@ -170,8 +176,7 @@ class Detector:
 
     def close(self) -> None:
         """Free the networks; the detector cannot be used again."""
-        self.locator.close()
-        self.cascade.close()
+        self._networks.close()
 
     def __enter__(self) -> Detector:
         return self

@@ -11,6 +11,7 @@ from edge_kp.backends import PRECISIONS
 from edge_kp.cli import run_cli
 from edge_kp.errors import BackendError
 from edge_kp.modeldir import read_model
+from edge_kp.parity import FILE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     try:
         from edge_kp.training.exporting import export_run
+        from edge_kp.training.references import CLIP_SCHEMA
     except ImportError as error:
         raise BackendError(
             f"exporting needs {error.name}: pip install '.[train]' in the project's folder"
@@ -56,6 +58,8 @@ def _run(args: argparse.Namespace) -> None:
             "note: nothing finds this object in a frame: the whole frame is taken as its box. Train a locator"
             " with the same command and --part locator, then export again"
         )
+    if spec.schema.name != CLIP_SCHEMA:
+        print(f"note: {FILE} holds some of your own held-back pictures, for checks on other devices")
     figures = spec.card.get("locator", {}).get("accuracy", {})
     if figures.get("recall", 1.0) < 0.5:
         print(

@@ -73,9 +73,12 @@ def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
         return next((p for p in _PREFERRED[backend] if p in there), "fp32")
     precision = "int8-cpu" if wanted == "int8" and backend != "tensorrt" else wanted
     if precision not in there:
+        how = (
+            "python -m calibration" if wanted == "int8" else f"python -m edge_kp.export --precision {wanted}"
+        )
         raise BackendError(
             f"the model has no {precision} files for {backend}, only {', '.join(sorted(there))};"
-            f" export it with --precision {precision}"
+            f" make them with {how}"
         )
     return precision
 

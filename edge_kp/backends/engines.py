@@ -352,5 +352,5 @@ def _count(layers: Sequence[Any], batches: Sequence[int]) -> dict[str, int]:
         profile = max(profile, *map(int, named)) if named else profile
         # Signals between streams launch no kernel.
         if not re.search(r"LayerType\W+(signal|wait)\b", str(layer)):
-            counts[str(batches[profile])] += 1
+            counts[str(batches[min(profile, len(batches) - 1)])] += 1
     return counts

@@ -45,7 +45,13 @@ class OpenVinoBackend(Backend):
                 model = core.read_model(path)
                 # Compiled, an output may bear the name of the one it is computed from as well.
                 self._outputs = [output.any_name for output in model.outputs]
-                shape = model.input("image").partial_shape
+                image = model.input("image")
+                shape = image.partial_shape
+                if image.element_type != ov.Type.u8 or len(shape) != 4 or shape[1].is_dynamic:
+                    raise BackendError(
+                        f"{path}: expected one input image uint8 (B, S, S, 3), got {image.element_type}"
+                        f" {shape}; export the model again"
+                    )
                 model.reshape({"image": ov.PartialShape([1, *list(shape)[1:]])})
                 compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
@@ -60,6 +66,9 @@ class OpenVinoBackend(Backend):
         self._values = [self._request.get_output_tensor(i).data for i in range(len(self._outputs))]
 
     def run(self, image: Array) -> dict[str, Array]:
+        if image.dtype != np.uint8 or image.shape[1:] != self._image.shape[1:]:
+            side = self._image.shape[1]
+            raise ValueError(f"image: expected uint8 (B, {side}, {side}, 3), got {image.dtype} {image.shape}")
         out = [np.empty((len(image), *value.shape[1:]), np.float32) for value in self._values]
         for i, picture in enumerate(image):
             self._image[0] = picture
