@@ -108,6 +108,8 @@ def _single(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Job:
     precisions = args.precision or named
     if len(precisions) != 1:
         parser.error(f"--onnx {args.onnx.name} needs one --precision")
+    if named and precisions != named:
+        parser.error(f"--onnx {args.onnx.name} is {named[0]}, not {precisions[0]}: leave --precision out")
     if not args.onnx.is_file():
         raise ModelError(f"{args.onnx}: no such file; give the path of an ONNX file")
     return args.onnx, args.engine or beside(args.onnx), precisions[0]
@@ -122,7 +124,8 @@ def _of_model(folder: Path, precisions: Sequence[str]) -> list[Job]:
         if not paths:
             there = sorted({name.split(".")[1] for name in spec.files if name.endswith(".onnx")})
             raise ModelError(
-                f"{folder}: has no {precision} files, only {', '.join(there)}; export it with --precision"
+                f"{folder}: has no {precision} files, only {', '.join(there)}; write them with"
+                " python -m edge_kp.export --precision fp16, or python -m calibration for int8"
             )
         jobs += [(path, beside(path), precision) for path in paths]
     return jobs

@@ -127,9 +127,9 @@ def test_a_single_file_beside_itself_or_elsewhere(rtx, folder):
     assert cli.main(["--onnx", str(network), "--compute-capability", "8.9"]) == 0
     assert EngineInfo.read(folder / "stage1.fp16.engine").precision == "fp16"
     other = folder / "deep" / "mine.engine"
-    named = ["--precision", "fp32", "--engine", str(other), "--batch", "3"]
+    named = ["--precision", "fp16", "--engine", str(other), "--batch", "3"]
     assert cli.main(["--onnx", str(network), "--compute-capability", "8.9", *named]) == 0
-    assert (EngineInfo.read(other).precision, EngineInfo.read(other).batches) == ("fp32", (3,))
+    assert (EngineInfo.read(other).precision, EngineInfo.read(other).batches) == ("fp16", (3,))
 
 
 def test_the_settings_reach_the_builder(trt, folder, tmp_path, capsys):
@@ -179,6 +179,7 @@ def test_it_runs_as_a_program():
         ["--onnx", "stage1.fp32.onnx", "--verify"],
         ["--onnx", "stage1.onnx"],
         ["--onnx", "stage1.fp32.onnx", "--precision", "fp32", "fp16"],
+        ["--onnx", "stage1.fp32.onnx", "--precision", "fp16"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, tmp_path, monkeypatch):
