@@ -155,7 +155,7 @@ def _body(args: argparse.Namespace) -> None:
         window=window,
         hold=still,
         max_frames=args.max_frames,
-        on_tick=lambda summary: status.update(_live_line(summary)),
+        on_tick=lambda summary: status.update(_live_line(summary)) if summary.frames else None,
     )
     reason = ""
     try:

@@ -85,6 +85,17 @@ def test_a_clip_gives_a_video_and_a_line_per_frame(capsys):
     assert "wrote o.mp4, o.jsonl" in last
 
 
+def test_a_model_that_loads_slowly_still_comes_first(capsys, monkeypatch):
+    class Slow(run.Detector):
+        def __init__(self, *args, **kwargs):
+            time.sleep(1.5)  # longer than the live line's interval
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(run, "Detector", Slow)
+    assert run.main(["--source", str(CLIP), "--headless", "--json", "o.jsonl", "--max-frames", "2"]) == 0
+    assert capsys.readouterr().err.splitlines()[0].startswith("model face68 | ")
+
+
 def test_every_picture_on_its_own_when_tracking_is_off(capsys):
     clip = cv2.VideoCapture(str(CLIP))
     clip.set(cv2.CAP_PROP_POS_FRAMES, 40)
