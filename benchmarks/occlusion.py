@@ -29,6 +29,11 @@ from edge_kp.types import Array
 
 def covered(sample: Sample, other: Sample, share: float, seed: int) -> Array:
     """The sample's image with ``share`` of its box covered."""
+    return cover(sample, other, share, seed)[0]
+
+
+def cover(sample: Sample, other: Sample, share: float, seed: int) -> tuple[Array, Array]:
+    """The image with ``share`` of the sample's box covered, and (N,) bool: which points lie under it."""
     rng = key_rng(sample.key, seed)
     image = sample.load().copy()
     x0, y0, x1, y1 = (float(v) for v in sample.box)
@@ -39,9 +44,11 @@ def covered(sample: Sample, other: Sample, share: float, seed: int) -> Array:
     left, top = rng.uniform(x0, x1 - w), rng.uniform(y0, y1 - h)
     columns = slice(max(0, round(left)), max(0, round(left + w)))
     rows = slice(max(0, round(top)), max(0, round(top + h)))
+    x, y = np.round(sample.keypoints).T
+    under = (x >= columns.start) & (x < columns.stop) & (y >= rows.start) & (y < rows.stop)
     part = image[rows, columns]
     if not part.size:
-        return image
+        return image, under
     size = (part.shape[1], part.shape[0])
     kind = rng.integers(3)
     if kind == 0:
@@ -52,7 +59,7 @@ def covered(sample: Sample, other: Sample, share: float, seed: int) -> Array:
         part[:] = cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC)
     else:
         part[:] = cv2.resize(other.load(), size, interpolation=cv2.INTER_AREA)
-    return image
+    return image, under
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -77,6 +77,26 @@ def cumulative_curve(errors: Array, thresholds: Array) -> Array:
     return np.asarray(np.searchsorted(counted, thresholds, side="right") / len(counted))
 
 
+def roc_auc(scores: Array, positive: Array) -> float:
+    """Area under the ROC curve: the share of pairs in which the positive has the higher score.
+
+    Equal scores count half (the Mann-Whitney statistic; Fawcett 2006, "An introduction to ROC analysis").
+
+    Args:
+        scores: (M,), any unit.
+        positive: (M,) bool.
+
+    Raises:
+        ValueError: all are positive or none is.
+    """
+    scores, positive = np.asarray(scores).ravel(), np.asarray(positive, bool).ravel()
+    yes, no = scores[positive], np.sort(scores[~positive])
+    if not len(yes) or not len(no):
+        raise ValueError(f"{len(yes)} of {len(scores)} are positive: there is nothing to tell apart")
+    below, up_to = (np.searchsorted(no, yes, side=side) for side in ("left", "right"))
+    return float((below + up_to).mean() / (2 * len(no)))
+
+
 def _counted(errors: Array) -> Array:
     errors = np.asarray(errors, np.float64).ravel()
     errors = errors[~np.isnan(errors)]

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sizes",
         type=positive,
         nargs=2,
-        default=(112, 128),
+        default=(96, 128),
         metavar=("S1", "S2"),
         help="input sides, pixels",
     )
@@ -56,9 +56,25 @@ def _parser() -> argparse.ArgumentParser:
         "--widths",
         type=positive,
         nargs=2,
-        default=(24, 32),
+        default=(16, 24),
         metavar=("W1", "W2"),
         help="channels at 1/4 scale",
+    )
+    model(
+        "--readings",
+        type=positive,
+        nargs=2,
+        default=(1, 2),
+        metavar=("R1", "R2"),
+        help="how often features are read at the keypoints to correct them",
+    )
+    model(
+        "--hidden",
+        type=positive,
+        nargs=2,
+        default=(32, 64),
+        metavar=("H1", "H2"),
+        help="features of a point in a reading",
     )
     model(
         "--scale",
@@ -135,6 +151,8 @@ def _run(args: argparse.Namespace) -> None:
             box_rule=args.box,
             sizes=tuple(args.sizes),
             widths=tuple(args.widths),
+            readings=tuple(args.readings),
+            hidden=tuple(args.hidden),
             epochs=tuple(args.epochs),
             locator_size=args.locator_size,
             locator_width=args.locator_width,

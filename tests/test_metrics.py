@@ -14,6 +14,7 @@ from edge_kp.metrics import (
     match_boxes,
     nme,
     recall_and_false,
+    roc_auc,
 )
 from edge_kp.schema import KeypointSchema
 
@@ -220,3 +221,18 @@ def test_a_lower_threshold_finds_no_less_and_raises_no_fewer_false_boxes(seed: i
 def test_no_photo_is_refused() -> None:
     with pytest.raises(ValueError, match="no photo"):
         recall_and_false([], [], [], [], 0.5)
+
+
+# ---- area under the ROC curve ----------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40))
+def test_roc_auc_counts_pairs(rows: list[tuple[int, bool]]) -> None:
+    scores, positive = np.array([s for s, _ in rows]) / 7, np.array([p for _, p in rows])
+    yes, no = scores[positive], scores[~positive]
+    if not len(yes) or not len(no):
+        with pytest.raises(ValueError, match="nothing to tell apart"):
+            roc_auc(scores, positive)
+        return
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a in yes for b in no]
+    assert roc_auc(scores, positive) == pytest.approx(sum(pairs) / len(pairs))

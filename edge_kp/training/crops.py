@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,7 @@ class CropDataset:
         augmentation: None gives validation crops, the same in every epoch.
         weights: weights of attributes; None weights everything 1.
         negatives: share of augmented crops that show no object.
+        ends: (R,) epoch from which on a region is not shown any more; others stand in for it then.
 
     An item is a dict of arrays: ``image`` uint8 (S, S, 3); ``keypoints`` (N, 2), crop coordinates, 0 where
     unlabelled; ``labelled``, ``visible``, ``visible_known`` (N,); ``present`` (); ``alignment`` (2, 3)
@@ -118,6 +120,7 @@ class CropDataset:
         weights: AttributeWeights | None = None,
         counts: Sequence[int] | int = 1,
         negatives: float = NEGATIVES,
+        ends: Sequence[int] | None = None,
     ) -> None:
         self.regions = regions
         self.view = view
@@ -128,6 +131,7 @@ class CropDataset:
         self.augmentation = augmentation
         self.weights = weights
         self.index = np.repeat(np.arange(len(regions)), counts)
+        self.ends = None if ends is None else np.repeat(ends, counts)
         self.negatives = negatives
         self.patches = [i for i, region in enumerate(regions) if region.patch is not None]
         self.epoch = 0
@@ -141,6 +145,8 @@ class CropDataset:
             rng = key_rng(region.key, self.seed)
             return self._labelled(region, rng)
         rng = np.random.default_rng([self.seed, self.epoch, at])
+        if self.ends is not None and self.ends[at] <= self.epoch:
+            region = self.regions[rng.choice(self.index[self.ends > self.epoch])]
         if rng.random() < self.negatives:
             return self._negative(region, rng)
         return self._labelled(region, rng)
@@ -201,10 +207,14 @@ class CropDataset:
         else:
             scale = view.scale or 1.5
             if kind < 0.8 and region.use_background:
+                # Beside the object, in any size: collars, hair and hands among it.
                 side = max(region.box[2] - region.box[0], region.box[3] - region.box[1])
+                half = side * math.exp(rng.uniform(-1.2, 0.1)) / 2
                 direction = rng.uniform(0, 2 * np.pi)
-                shift = side * rng.uniform(0.75, 1.3) * np.array([np.cos(direction), np.sin(direction)])
-                box = region.box + np.tile(shift, 2)
+                away = (side / 2 + half) * rng.uniform(0.75, 1.3)
+                middle = (region.box[:2] + region.box[2:]) / 2
+                middle = middle + away * np.array([np.cos(direction), np.sin(direction)])
+                box = np.concatenate([middle - half, middle + half])
             else:
                 middle = (region.box[:2] + region.box[2:]) / 2 + rng.uniform(-0.3, 0.3, 2) * (
                     region.box[2:] - region.box[:2]

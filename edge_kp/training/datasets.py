@@ -1,8 +1,9 @@
 """Data sets by name: ``ibug:DIR``, ``coco:FILE[,IMAGES]``, ``wflw:LIST,IMAGES`` and ``synthetic:N``.
 
-Options follow after commas: ``repeat=3`` counts each sample three times an epoch, ``background=no`` says
-that the photos show unlabelled objects too, ``seed=7`` draws other synthetic images (validate on
-another seed than you train on).
+Options follow after commas: ``repeat=3`` counts each sample three times an epoch, ``until=0.8`` trains the
+stages on the set for the first 80 % of their epochs only (for labels less exact than the others),
+``background=no`` says that the photos show unlabelled objects too, ``seed=7`` draws other synthetic images
+(validate on another seed than you train on).
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from edge_kp.training.synthetic import read_synthetic
 
 __all__ = ["Dataset", "Sample", "Spec", "load_dataset", "parse_spec", "read_image"]
 
-# kind: (form, fewest arguments, most arguments, options besides repeat and background)
+# kind: (form, fewest arguments, most arguments, options besides those of every kind)
 _KINDS: Mapping[str, tuple[str, int, int, tuple[str, ...]]] = {
     "ibug": ("ibug:DIR", 1, 1, ()),
     "coco": ("coco:FILE.json[,IMAGES_DIR]", 1, 2, ()),
     "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2, ()),
     "synthetic": ("synthetic:N", 1, 1, ("seed",)),
 }
-DATA_HELP = f"{', '.join(form for form, *_ in _KINDS.values())}; options ,repeat=3 ,background=no; repeatable"
+DATA_HELP = (
+    f"{', '.join(form for form, *_ in _KINDS.values())};"
+    " options ,repeat=3 ,until=0.8 ,background=no; repeatable"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Spec:
     Attributes:
         kind: ``ibug``, ``coco``, ``wflw`` or ``synthetic``.
         args: what stands before the options: paths, or the number of synthetic samples.
-        options: ``repeat``, ``background``, ``seed``, as written.
+        options: ``repeat``, ``until``, ``background``, ``seed``, as written.
     """
 
     kind: str
@@ -52,6 +56,10 @@ class Spec:
     @property
     def repeat(self) -> int:
         return int(self.options.get("repeat", "1"))
+
+    @property
+    def until(self) -> float:
+        return float(self.options.get("until", "1"))
 
     @property
     def seed(self) -> int:
@@ -100,16 +108,24 @@ def parse_spec(text: str) -> Spec:
                 )
             args.append(part)
             continue
-        expected = {"repeat": r"0*[1-9][0-9]{0,3}", "background": "yes|no", "seed": "[0-9]{1,9}"}
-        allowed = ("repeat", "background", *extra)
+        expected = {
+            "repeat": r"0*[1-9][0-9]{0,3}",
+            "until": r"0?\.[0-9]{1,4}",
+            "background": "yes|no",
+            "seed": "[0-9]{1,9}",
+        }
+        allowed = ("repeat", "until", "background", *extra)
         if key not in allowed:
             raise DataError(
                 f"data set {text!r}: unknown option {key!r}; expected one of {', '.join(allowed)}"
             )
         if not re.fullmatch(expected[key], value, re.ASCII):
-            hint = {"repeat": "a number from 1 to 9999", "background": "yes or no", "seed": "a whole number"}[
-                key
-            ]
+            hint = {
+                "repeat": "a number from 1 to 9999",
+                "until": "a share of training such as 0.8",
+                "background": "yes or no",
+                "seed": "a whole number",
+            }[key]
             raise DataError(f"data set {text!r}: {key}={value!r}; expected {hint}")
         if key in options:
             raise DataError(f"data set {text!r}: {key} is given twice")
@@ -133,7 +149,8 @@ def _read(spec: Spec) -> Reading:
     else:
         reading = read_synthetic(int(spec.args[0]), spec.seed)
     samples = tuple(
-        replace(s, repeat=spec.repeat, use_background=spec.use_background) for s in reading.samples
+        replace(s, repeat=spec.repeat, until=spec.until, use_background=spec.use_background)
+        for s in reading.samples
     )
     return replace(reading, samples=samples)
 

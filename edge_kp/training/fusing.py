@@ -20,13 +20,11 @@ from edge_kp.training.network import (
     Contract,
     ExportNet,
     StageNet,
-    apply_affine,
-    pixel_grid,
     rescale,
-    sample,
     stage_outputs,
 )
 from edge_kp.training.onnx_graph import set_metadata
+from edge_kp.training.sampling import apply_affine, pixel_grid, sample
 from edge_kp.types import Array
 
 STEP = 16  # what the margin around the crop of stage 1 is a multiple of, pixels

@@ -1,7 +1,4 @@
-"""One stage: template mixture, keypoints read off the feature maps, score, visibility, attributes.
-
-All coordinates are crop coordinates in [0, 1]; GridSample takes ``2u - 1`` with ``align_corners=False``.
-"""
+"""One stage: template mixture, keypoints read off the feature maps, score, visibility, attributes."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_kp.training.sampling import apply_affine, exact_product, gather_cells, pixel_grid, sample
 from edge_kp.types import Array
 
 
@@ -25,8 +23,10 @@ class NetworkConfig:
         size: side of the square input image in pixels, a multiple of 16.
         width: channels at 1/4 resolution; doubled at 1/8 and 1/16.
         correct: put a :class:`CorrectionNet` in front (stage 1).
-        bank: mix templates; False regresses the prior keypoints directly, for comparison only.
         attributes: names of the attribute outputs.
+        bank: mix templates; False regresses the prior keypoints directly, for comparison only.
+        readings: how often features are read at the keypoints found so far, to correct them.
+        hidden: features of each point in a reading.
     """
 
     size: int
@@ -34,19 +34,24 @@ class NetworkConfig:
     correct: bool
     attributes: tuple[str, ...]
     bank: bool = True
+    readings: int = 2
+    hidden: int = 64
 
     def __post_init__(self) -> None:
         if self.size % 16 or self.size < 32:
             raise ValueError(f"input size: expected a multiple of 16 from 32 up, got {self.size}")
         if self.width % 8 or self.width < 8:
             raise ValueError(f"width: expected a multiple of 8 from 8 up, got {self.width}")
+        if self.readings < 1 or self.hidden < 1:
+            raise ValueError(f"expected at least one reading and feature, got {self.readings}, {self.hidden}")
 
 
 class StageOutput(NamedTuple):
     """What one stage gives; logits where training needs them. ``correction`` is None in stage 2.
 
-    Shapes: keypoints and prior_keypoints (B, N, 2); mixture_logits (B, K); score_logit (B,);
-    visibility_logits (B, N); attribute_logits (B, A); correction (B, 2, 3), corrected → input crop.
+    Shapes: keypoints and prior_keypoints (B, N, 2), and so are the keypoints halfway, after every reading but
+    the last; mixture_logits (B, K); score_logit (B,); visibility_logits (B, N); attribute_logits (B, A);
+    correction (B, 2, 3), corrected → input crop.
     """
 
     keypoints: Tensor
@@ -56,6 +61,7 @@ class StageOutput(NamedTuple):
     visibility_logits: Tensor
     attribute_logits: Tensor
     correction: Tensor | None
+    halfway: tuple[Tensor, ...]
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -123,45 +129,58 @@ class CorrectionNet(nn.Module):
         return torch.stack([a, -b, tx, b, a, ty], 1).view(-1, 2, 3)
 
 
-def apply_affine(matrix: Tensor, points: Tensor) -> Tensor:
-    """(B, 2, 3) transforms on (B or 1, N, 2) points: products and sums, which no GPU rounds to TF32."""
-    columns = matrix.transpose(1, 2).unsqueeze(2)  # (B, 3, 1, 2), so that nothing has to be stacked
-    return points[..., 0:1] * columns[:, 0] + points[..., 1:2] * columns[:, 1] + columns[:, 2]
+class Reading(nn.Module):
+    """What the feature map shows around every point → features of the points, and how far each must move.
 
-
-def exact_product(a: Tensor, b: Tensor) -> Tensor:
-    """Matrix product in the inputs' own float32, also under autocast."""
-    device = a.device.type
-    if not torch.is_autocast_enabled(device):
-        return a @ b
-    with torch.autocast(device, enabled=False):
-        return a @ b
-
-
-def pixel_grid(size: int) -> Tensor:
-    """(1, size, size, 3) crop coordinates (u, v, 1) of every pixel's centre."""
-    centres = (torch.arange(size) + 0.5) / size
-    v, u = torch.meshgrid(centres, centres, indexing="ij")
-    return torch.stack([u, v, torch.ones_like(u)], -1)[None]
-
-
-def sample(image: Tensor, matrix: Tensor, grid: Tensor, padding: str) -> Tensor:
-    """Bilinear samples of an image on a transformed grid.
-
-    Args:
-        image: (B, C, H, W).
-        matrix: (B, 2, 3), grid → coordinates of the image in [0, 1].
-        grid: (1, S, S, 3) of :func:`pixel_grid`.
-        padding: ``border`` or ``zeros`` outside the image.
-
-    Returns:
-        (B, C, S, S).
+    A small window sees the same edge at many places, so what it means depends on the point: after a layer
+    that all points share, each has weights of its own; then every point hears of every other.
     """
-    # GridSample counts from -1 to 1; the few numbers of the matrix are rescaled, not the many of the grid.
-    matrix = 2 * matrix - matrix.new_tensor([0.0, 0.0, 1.0])
-    at = exact_product(grid.flatten(1, 2), matrix.transpose(1, 2))
-    at = at.view(-1, grid.shape[1], grid.shape[2], 2)
-    return F.grid_sample(image, at, align_corners=False, padding_mode=padding)
+
+    offsets: Tensor
+    SIDE = 3  # reads a SIDE × SIDE neighbourhood, a cell apart
+
+    def __init__(self, channels: int, cell: float, points: int, hidden: int, context: int) -> None:
+        super().__init__()
+        self.points, self.hidden = points, hidden
+        self.read = nn.Conv1d(channels * self.SIDE**2, hidden, 1)
+        self.context = nn.Linear(context, hidden)
+        self.embedding = nn.Parameter(torch.randn(1, hidden, points) * 0.1)
+        self.own = nn.Conv1d(points * hidden, points * hidden, 1, groups=points)
+        self.others = nn.Conv1d(points, points, 1)
+        self.refine = nn.Conv1d(hidden, hidden, 1)
+        self.step = nn.Conv1d(points * hidden, points * 2, 1, groups=points)
+        nn.init.zeros_(self.step.weight)
+        nn.init.zeros_(self.step.bias)  # type: ignore[arg-type]
+        reach = torch.arange(self.SIDE) - self.SIDE // 2
+        dy, dx = torch.meshgrid(reach, reach, indexing="ij")
+        self.register_buffer("offsets", torch.stack([dx, dy], -1).view(1, 1, -1, 2) * cell)
+
+    def forward(self, features: Tensor, context: Tensor, at: Tensor, gather: bool) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            features: (B, C, G, G) feature map.
+            context: (B, hidden) what :attr:`context` gives for the whole image.
+            at: (B, N, 2) crop coordinates to read at.
+            gather: read by :func:`gather_cells` instead of GridSample, with the same result.
+
+        Returns:
+            (B, hidden, N) features of the points, and (B, N, 2) steps in crop coordinates.
+        """
+        # Shape-indexed features (Cao et al. 2012): where to look is not a path for gradients.
+        at = at.detach()
+        if gather:
+            seen = gather_cells(features, at, self.SIDE)
+        else:
+            where = at.unsqueeze(2) + self.offsets
+            seen = F.grid_sample(features, 2 * where - 1, align_corners=False, padding_mode="border")
+        seen = seen.permute(0, 1, 3, 2).reshape(-1, features.shape[1] * self.SIDE**2, self.points)
+        shared = F.relu(self.read(seen) + context.unsqueeze(2) + self.embedding).transpose(1, 2)
+        own = F.relu(self.own(shared.reshape(-1, self.points * self.hidden, 1)))
+        hidden = shared + own.view(-1, self.points, self.hidden)
+        hidden = (hidden + self.others(hidden)).transpose(1, 2)
+        hidden = hidden + F.relu(self.refine(F.relu(hidden)))
+        step = self.step(hidden.transpose(1, 2).reshape(-1, self.points * self.hidden, 1))
+        return hidden, 0.1 * step.float().view(-1, self.points, 2)
 
 
 class StageNet(nn.Module):
@@ -172,16 +191,14 @@ class StageNet(nn.Module):
     """
 
     bank: Tensor
-    offsets: Tensor
     pixel_grid: Tensor
-    OFFSETS = 3  # the residual head reads an OFFSETS × OFFSETS neighbourhood of each prior keypoint
 
     def __init__(self, config: NetworkConfig, templates: Array) -> None:
         super().__init__()
         self.config = config
         k, n, _ = templates.shape
         self.points = n
-        w, hidden, deep = config.width, 64, 5 * config.width
+        w, deep = config.width, 5 * config.width
         self.correction = CorrectionNet(config.size) if config.correct else None
         self.stem = nn.Sequential(conv_bn(3, 16, stride=2), nn.ReLU())
         self.quarter = Down(16, w, 1)
@@ -193,8 +210,8 @@ class StageNet(nn.Module):
         self.local = nn.Sequential(conv_bn(w, w), nn.ReLU())
 
         side = math.ceil(config.size / 32)
-        self.pool = nn.Sequential(conv_bn(deep, 48, 1), nn.ReLU(), nn.Flatten())
-        self.context = nn.Linear(48 * side * side, 256)
+        self.pool = nn.Sequential(conv_bn(deep, 32, 1), nn.ReLU(), nn.Flatten())
+        self.context = nn.Linear(32 * side * side, 256)
         self.mixture = nn.Linear(256, k if config.bank else 2 * n)
         self.score = nn.Linear(256, 1)
         self.attributes = nn.Linear(256, len(config.attributes))
@@ -205,27 +222,17 @@ class StageNet(nn.Module):
             with torch.no_grad():
                 self.mixture.bias.copy_(torch.from_numpy(templates.mean(0).reshape(-1)))
 
-        self.read = nn.Conv1d(w * self.OFFSETS**2, hidden, 1)
-        self.point_context = nn.Linear(256, hidden)
-        self.point_embedding = nn.Parameter(torch.randn(1, hidden, n) * 0.1)
-        self.mix_points = nn.Conv1d(n, n, 1)  # on (B, N, hidden): every point hears of every other
-        self.refine = nn.Conv1d(hidden, hidden, 1)
-        self.residual = nn.Conv1d(hidden, 2, 1)
-        self.visibility = nn.Conv1d(hidden, 1, 1)
-        nn.init.zeros_(self.residual.weight)
-        nn.init.zeros_(self.residual.bias)  # type: ignore[arg-type]
-
-        step = 4 / config.size  # one cell of the 1/4-resolution map, in crop coordinates
-        reach = torch.arange(self.OFFSETS) - self.OFFSETS // 2
-        dy, dx = torch.meshgrid(reach, reach, indexing="ij")
-        self.register_buffer("offsets", torch.stack([dx, dy], -1).view(1, 1, -1, 2) * step)
+        cell = 4 / config.size  # of the 1/4-resolution map, in crop coordinates
+        readings = [Reading(w, cell, n, config.hidden, 256) for _ in range(config.readings)]
+        self.readings: Sequence[Reading] = nn.ModuleList(readings)  # type: ignore[assignment]
+        self.visibility = nn.Conv1d(config.hidden, 1, 1)
         self.register_buffer("pixel_grid", pixel_grid(config.size), persistent=False)
 
     def forward(self, image: Tensor, gather: bool = False) -> StageOutput:
         """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates.
 
         Args:
-            gather: read features by :func:`gather_cells` instead of GridSample, with the same result.
+            gather: how features are read, see :meth:`Reading.forward`.
         """
         correction = None
         if self.correction is not None:
@@ -236,8 +243,8 @@ class StageNet(nn.Module):
         eighth = self.eighth(quarter)
         sixteenth = self.sixteenth(eighth)
         context = F.relu(self.context(self.pool(self.top(sixteenth))))
-        heads = (self.mixture, self.score, self.attributes, self.point_context)
-        logits, score, attributes, point_context = side_by_side(heads, context)
+        heads = [self.mixture, self.score, self.attributes, *(r.context for r in self.readings)]
+        logits, score, attributes, *contexts = side_by_side(heads, context)
         logits = logits.float()
         prior = self.mix(torch.softmax(logits, 1)) if self.config.bank else logits
         prior = prior.view(-1, self.points, 2)
@@ -245,101 +252,34 @@ class StageNet(nn.Module):
         coarse = F.interpolate(self.lateral_sixteenth(sixteenth), scale_factor=2.0)
         coarse = F.relu(coarse + self.lateral_eighth(eighth))
         local = self.local(quarter + F.interpolate(coarse, scale_factor=2.0)).float()
-        hidden = self.read_points(local, prior, point_context, gather)
-        residual, visibility = side_by_side((self.residual, self.visibility), hidden)
-        residual = residual.float().transpose(1, 2) * 0.1
-        keypoints = prior + residual
+        found = [prior]
+        for reading, of_image in zip(self.readings, contexts, strict=True):
+            hidden, step = reading(local, of_image, found[-1], gather)
+            found.append(found[-1] + step)
+        visibility = self.visibility(hidden)
         if correction is not None:
-            prior, keypoints = apply_affine(correction, prior), apply_affine(correction, keypoints)
+            found = [apply_affine(correction, points) for points in found]
         return StageOutput(
-            keypoints,
-            prior,
+            found[-1],
+            found[0],
             logits,
             score.float().squeeze(1),
             visibility.float().squeeze(1),
             attributes.float(),
             correction,
+            tuple(found[1:-1]),
         )
 
     def mix(self, mixture: Tensor) -> Tensor:
         """(B, K) probabilities × templates → (B, 2N), in float32: bfloat16 would round to 1/256 of a crop."""
         return exact_product(mixture, self.bank)
 
-    def read_points(
-        self, local: Tensor, prior: Tensor, point_context: Tensor, gather: bool = False
-    ) -> Tensor:
-        """Features (B, hidden, N) of every point, read around its prior keypoint."""
-        # Shape-indexed features (Cao et al. 2012): where to look is not a path for gradients.
-        prior = prior.detach()
-        if gather:
-            seen = gather_cells(local, prior, self.OFFSETS)
-        else:
-            where = prior.unsqueeze(2) + self.offsets
-            seen = F.grid_sample(local, 2 * where - 1, align_corners=False, padding_mode="border")
-        channels, cells = local.shape[1], self.OFFSETS**2
-        seen = seen.permute(0, 1, 3, 2).reshape(-1, channels * cells, self.points)
-        hidden = F.relu(self.read(seen) + point_context.unsqueeze(2) + self.point_embedding)
-        hidden = hidden + self.mix_points(hidden.transpose(1, 2)).transpose(1, 2)
-        return hidden + F.relu(self.refine(F.relu(hidden)))
 
-
-def side_by_side(layers: Sequence[nn.Linear | nn.Conv1d], x: Tensor) -> tuple[Tensor, ...]:
-    """Several linear layers (or 1×1 convolutions) of the same input as one product: one kernel, not many."""
+def side_by_side(layers: Sequence[nn.Linear], x: Tensor) -> tuple[Tensor, ...]:
+    """Several linear layers of the same input as one product: one kernel, not many."""
     weight = torch.cat([layer.weight for layer in layers])
-    bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
-    out = F.linear(x, weight, bias) if weight.ndim == 2 else F.conv1d(x, weight, bias)
-    return out.split([len(layer.weight) for layer in layers], 1)
-
-
-def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """(B, M, C) float rows picked by (B, R) int64 → (B, R, C).
-
-    An operator of its own, so that it can be exported as GatherND; it passes no gradient on.
-    """
-    picked: Tensor = torch.ops.edge_kp.gather_rows(rows, index)
-    return picked
-
-
-OPERATORS = torch.library.Library("edge_kp", "DEF")  # holds the registration for as long as the module lives
-OPERATORS.define("gather_rows(Tensor rows, Tensor index) -> Tensor")
-OPERATORS.impl(
-    "gather_rows",
-    lambda rows, index: torch.take_along_dim(rows, index.unsqueeze(2), 1),
-    "CompositeExplicitAutograd",
-)
-torch.library.register_fake(
-    "edge_kp::gather_rows",
-    lambda rows, index: rows.new_empty(index.shape[0], index.shape[1], rows.shape[2]),
-    lib=OPERATORS,
-)
-
-
-def gather_cells(features: Tensor, points: Tensor, side: int) -> Tensor:
-    """Bilinear samples on a ``side`` × ``side`` neighbourhood, one cell apart, of each point.
-
-    The same as GridSample with borders repeated. ONNX Runtime's works out where to look again for every
-    channel; here all channels of a cell are read at once, which takes a quarter of the time.
-
-    Args:
-        features: (B, C, G, G).
-        points: (B, N, 2) crop coordinates.
-
-    Returns:
-        (B, C, N, side²), rows of the neighbourhood from top to bottom.
-    """
-    _, channels, height, width = features.shape
-    at = points * features.new_tensor([width, height]) - 0.5
-    corner = torch.floor(at)
-    reach = torch.arange(side + 1, device=features.device) - side // 2
-    column = (corner[..., 0:1] + reach).clamp(0, width - 1)
-    row = (corner[..., 1:2] + reach).clamp(0, height - 1)
-    cell = (row.unsqueeze(-1) * width + column.unsqueeze(-2)).to(torch.int64)
-    seen = gather_rows(features.flatten(2).transpose(1, 2), cell.flatten(1))
-    seen = seen.view(-1, points.shape[1], side + 1, side + 1, channels)
-    right, down = (at - corner).unsqueeze(-1).unsqueeze(-1).unsqueeze(-1).unbind(2)
-    seen = torch.lerp(seen[:, :, :-1], seen[:, :, 1:], down)
-    seen = torch.lerp(seen[:, :, :, :-1], seen[:, :, :, 1:], right)
-    return seen.flatten(2, 3).permute(0, 3, 1, 2)
+    bias = torch.cat([layer.bias for layer in layers])
+    return F.linear(x, weight, bias).split([len(layer.weight) for layer in layers], 1)
 
 
 class Contract(nn.Module):

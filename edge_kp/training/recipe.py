@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Recipe:
         templates: a bank file to use; empty builds one of ``k`` templates from the data.
         k: templates in the bank.
         box_rule: what a box is: tight around the keypoints, or the whole image.
-        sizes, widths, epochs: of stage 1 and stage 2.
+        sizes, widths, readings, hidden, epochs: of stage 1 and stage 2.
         locator_size, locator_width, locator_epochs: of the locator.
         locator_pictures: it is shown at least so many pictures an epoch.
         scale: side of the stage-1 crop in sides of the box.
@@ -57,8 +58,10 @@ class Recipe:
     templates: str = ""
     k: int = 64
     box_rule: str = "keypoints"
-    sizes: tuple[int, int] = (112, 128)
-    widths: tuple[int, int] = (24, 32)
+    sizes: tuple[int, int] = (96, 128)
+    widths: tuple[int, int] = (16, 24)
+    readings: tuple[int, int] = (1, 2)
+    hidden: tuple[int, int] = (32, 64)
     epochs: tuple[int, int] = (40, 60)
     locator_size: int = 320
     locator_width: int = 32
@@ -119,8 +122,9 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
     labels = (shape_attributes, attributes, schema.flip_index if schema.can_flip else None)
 
-    def crops(view: StageView) -> tuple[CropDataset, CropDataset]:
+    def crops(stage: int, view: StageView) -> tuple[CropDataset, CropDataset]:
         """Training and validation crops of a stage."""
+        ends = [math.ceil(s.until * recipe.epochs[stage]) for s in train.samples]
         common = (view, *labels, recipe.seed)
         measured = CropDataset(regions, *common, augmentation, counts=counts)
         weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
@@ -128,7 +132,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             for name, has, has_not in zip(attributes, weights.positive, weights.negative, strict=True):
                 print(f"attribute {name}: weight {has:.2f} with, {has_not:.2f} without")
         return (
-            CropDataset(regions, *common, augmentation, weights, counts),
+            CropDataset(regions, *common, augmentation, weights, counts, ends=ends),
             CropDataset(held_regions, *common),
         )
 
@@ -136,10 +140,10 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
 
     def network(stage: int) -> NetworkConfig:
-        return NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, attributes, recipe.bank)
+        return network_config(recipe, stage, attributes)
 
     view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
-    stage1 = train_stage(network(0), bank.templates, *crops(view1), loop(0), out / "stage1", place)
+    stage1 = train_stage(network(0), bank.templates, *crops(0, view1), loop(0), out / "stage1", place)
     errors = _stage1_errors(
         stage1,
         CropDataset(
@@ -156,7 +160,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         place,
     )
     view2 = StageView(recipe.sizes[1], bank.mean_shape, errors=errors)
-    stage2 = train_stage(network(1), bank.templates, *crops(view2), loop(1), out / "stage2", place)
+    train_stage(network(1), bank.templates, *crops(1, view2), loop(1), out / "stage2", place)
     if not place.first:
         return {}
     first, second = (CropDataset(held_regions[:16], view, *labels, recipe.seed) for view in (view1, view2))
@@ -166,9 +170,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             stage1=np.stack([first[i]["image"] for i in range(len(first))]),
             stage2=np.stack([second[i]["image"] for i in range(len(second))]),
         )
-    spec = model_spec(recipe, bank, attributes, out.name)
-    cascade = Cascade(spec, *(TorchBackend(ExportNet(net), place.device) for net in (stage1, stage2)))
-    summary = evaluate(cascade, held, "jitter").summary()
+    summary = evaluate(load_cascade(out, place.device), held, "jitter").summary()
     result = {
         "boxes": "jitter",
         "note": "held-back samples; they chose the checkpoint",
@@ -179,6 +181,30 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
     return result
+
+
+def load_cascade(out: Path, device: torch.device) -> Cascade:
+    """Both averaged networks of a finished run, ready to use.
+
+    Raises:
+        ModelError: something is missing or damaged.
+    """
+    recipe, bank, *stages = load_run(out)
+    spec = model_spec(recipe, bank, stages[0].config.attributes, out.name)
+    return Cascade(spec, *(TorchBackend(ExportNet(net), device) for net in stages))
+
+
+def network_config(recipe: Recipe, stage: int, attributes: tuple[str, ...]) -> NetworkConfig:
+    """Raises: ValueError: a size that a stage cannot have."""
+    return NetworkConfig(
+        recipe.sizes[stage],
+        recipe.widths[stage],
+        stage == 0,
+        attributes,
+        recipe.bank,
+        recipe.readings[stage],
+        recipe.hidden[stage],
+    )
 
 
 def loop_config(recipe: Recipe, epochs: int, seed: int, workers: int) -> LoopConfig:
@@ -242,13 +268,15 @@ def _check(recipe: Recipe, train: Dataset, place: Place) -> None:
     """Raises: ModelError: settings that would only fail once part of the work is done."""
     for stage in (0, 1):
         try:
-            NetworkConfig(recipe.sizes[stage], recipe.widths[stage], stage == 0, ())
+            network_config(recipe, stage, ())
         except ValueError as error:
             raise ModelError(f"stage {stage + 1}: {error}") from error
     locator_config(recipe)
     if not recipe.scale > 0.5:
         raise ModelError(f"--scale {recipe.scale}: expected more than 0.5 sides of the box, e.g. 1.6")
     check_batch(recipe, place)
+    if all(s.until < 1 for s in train.samples):
+        raise ModelError("every data set ends with until=…; leave it out for those to train on to the end")
     epoch = sum(s.repeat for s in train.samples)
     if recipe.batch > epoch:
         raise ModelError(

@@ -30,6 +30,7 @@ class Sample:
             pickled, so that worker processes can call it.
         image_size: (width, height) where it is known without decoding.
         repeat: how often the sample counts in an epoch.
+        until: share of the epochs, from the first on, that stages are trained on it.
         use_background: may parts of the image without this object be taught as "no object"?
     """
 
@@ -40,6 +41,7 @@ class Sample:
     load: Callable[[], Array]
     image_size: tuple[int, int] | None = None
     repeat: int = 1
+    until: float = 1.0
     use_background: bool = True
 
     def __post_init__(self) -> None:

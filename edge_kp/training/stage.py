@@ -80,6 +80,8 @@ def _identity(
     if data.view.errors is not None:
         digest.update(data.view.errors.tobytes())
     digest.update(data.index.tobytes())
+    if data.ends is not None:
+        digest.update(data.ends.tobytes())
     for region in [*data.regions, *validation.regions]:
         digest.update(region.key.encode())
         digest.update(region.keypoints.tobytes() + region.visible.tobytes())

@@ -448,3 +448,32 @@ def test_labels_measure_the_distribution_of_crops() -> None:
     assert rows.shape == (60, 3)
     assert turned.labels(60)[:, 0].mean() > rows[:, 0].mean()
     np.testing.assert_array_equal(upright.labels(60), rows)
+
+
+# ---- data sets that end before training does ------------------------------------------------------------
+
+
+def test_what_has_ended_gives_its_place_to_the_others() -> None:
+    """Regions 0 and 1 are shown in the first two epochs only; an epoch keeps its length."""
+    data = dataset(counts=[5, 1, 2, 1], ends=[2, 2, 6, 6])
+    shapes = {i: region.keypoints for i, region in enumerate(data.regions)}
+    asked: list[int] = []
+
+    def shown(region: Any, rng: Any) -> dict[str, Any]:
+        asked.extend(i for i, points in shapes.items() if points is region.keypoints)
+        return {}
+
+    data._labelled = shown  # type: ignore[method-assign]
+    drawn = {}
+    for epoch in range(6):
+        data.epoch = epoch
+        asked.clear()
+        for i in range(len(data)):
+            data[i]
+        drawn[epoch] = list(asked)
+        assert len(asked) == 9
+    assert drawn[0] == drawn[1] == [0] * 5 + [1, 2, 2, 3]
+    later = drawn[2] + drawn[3] + drawn[4] + drawn[5]
+    assert drawn[2] != drawn[3]
+    assert set(later) == {2, 3}
+    assert later.count(2) > later.count(3)  # as often as their counts say

@@ -342,7 +342,12 @@ words = st.text(st.characters(exclude_characters=",=\n", codec="utf-8"), min_siz
     kind=st.sampled_from(["ibug", "coco"]),
     path=words,
     options=st.fixed_dictionaries(
-        {}, optional={"repeat": st.integers(1, 9999).map(str), "background": st.sampled_from(["yes", "no"])}
+        {},
+        optional={
+            "repeat": st.integers(1, 9999).map(str),
+            "until": st.sampled_from(["0.5", ".25", "0.9999"]),
+            "background": st.sampled_from(["yes", "no"]),
+        },
     ),
 )
 def test_a_spec_reads_back(kind: str, path: str, options: dict[str, str]) -> None:
@@ -351,6 +356,7 @@ def test_a_spec_reads_back(kind: str, path: str, options: dict[str, str]) -> Non
     assert (spec.kind, spec.args, dict(spec.options)) == (kind, (path,), options)
     assert str(spec) == text
     assert spec.repeat == int(options.get("repeat", 1))
+    assert spec.until == float(options.get("until", 1))
     assert spec.use_background == (options.get("background") != "no")
 
 
@@ -375,7 +381,9 @@ def test_any_text_is_a_spec_or_one_line(text: str) -> None:
         ("ibug:a,repeat=0", "repeat='0'; expected a number from 1"),
         ("ibug:a,repeat=2.5", "expected a number from 1"),
         ("ibug:a,background=maybe", "expected yes or no"),
-        ("ibug:a,seed=3", "unknown option 'seed'; expected one of repeat, background"),
+        ("ibug:a,until=1.5", "until='1.5'; expected a share of training such as 0.8"),
+        ("ibug:a,until=half", "expected a share of training"),
+        ("ibug:a,seed=3", "unknown option 'seed'; expected one of repeat, until, background"),
         ("ibug:a,repeats=3", "unknown option 'repeats'"),
         ("ibug:a,repeat=3,repeat=4", "repeat is given twice"),
         ("coco:a,repeat=3,b", "'b' follows the options"),
@@ -396,10 +404,12 @@ def test_no_spec_is_refused() -> None:
 def test_sets_are_mixed_with_their_own_options(tmp_path: Path) -> None:
     add(tmp_path / "one", "a", ring(68))
     add(tmp_path / "two", "a", ring(68))
-    dataset = load_dataset([f"ibug:{tmp_path / 'one'},repeat=3", f"ibug:{tmp_path / 'two'},background=no"])
-    assert [(s.key, s.repeat, s.use_background) for s in dataset.samples] == [
-        ("one/a.jpg", 3, True),
-        ("two/a.jpg", 1, False),
+    dataset = load_dataset(
+        [f"ibug:{tmp_path / 'one'},repeat=3", f"ibug:{tmp_path / 'two'},background=no,until=0.6"]
+    )
+    assert [(s.key, s.repeat, s.until, s.use_background) for s in dataset.samples] == [
+        ("one/a.jpg", 3, 1.0, True),
+        ("two/a.jpg", 1, 0.6, False),
     ]
     assert dataset.names == ("one", "two")
     assert len(dataset) == 2

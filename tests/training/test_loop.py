@@ -103,7 +103,7 @@ def test_a_stage_learns(kites: Any, tmp_path: Path) -> None:
     assert float(found[-1]["prior_nme"]) < 0.75 * without_looking
     assert float(found[-1]["total"]) < 0.8 * float(found[0]["total"])
     for row in found:
-        parts = ("keypoints", "prior", "score", "visibility", "attributes", "correction")
+        parts = ("keypoints", "prior", "halfway", "score", "visibility", "attributes", "correction")
         assert sum(float(row[name]) for name in parts) == pytest.approx(float(row["total"]), rel=1e-4)
         assert {"lr", "nme", "prior_nme", "validation_score"} <= row.keys()
     # What comes back is the best epoch's averaged network.

@@ -16,7 +16,6 @@ from edge_kp.training.losses import (
     keypoint_loss,
     stage_loss,
     visibility_loss,
-    wing,
 )
 from edge_kp.training.network import StageOutput
 
@@ -53,24 +52,14 @@ def logits(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
 
 
-def plain_wing(error: float) -> float:
-    error = abs(error)
-    if error < 10:
-        return 10 * math.log(1 + error / 2)
-    return error - (10 - 10 * math.log(1 + 10 / 2))
-
-
-@given(st.floats(-300, 300))
-def test_wing_equals_its_formula(error: float) -> None:
-    found = float(wing(torch.tensor(error, dtype=torch.double)))
-    assert found == pytest.approx(plain_wing(error), abs=1e-9)
-
-
-def test_wing_has_no_step_at_the_joint_and_grows() -> None:
-    error = torch.linspace(9.99, 10.01, 2001, dtype=torch.double)
-    assert wing(error).diff().abs().max() < 2e-5
-    assert (wing(torch.linspace(0, 50, 1000)).diff() > 0).all()
-    assert float(wing(torch.zeros(()))) == 0
+def test_a_point_at_its_label_costs_nothing_and_has_a_gradient() -> None:
+    data = batch()
+    points = data["keypoints"].clone().requires_grad_()
+    loss = keypoint_loss(points, data)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0, abs=0.011)
+    assert points.grad is not None
+    assert torch.isfinite(points.grad).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -86,9 +75,8 @@ def test_keypoint_loss_equals_plain_python(seed: int) -> None:
         for n in range(N):
             weight = float(data["labelled"][b, n]) * float(data["weight"][b])
             weights += weight
-            for axis in range(2):
-                error = float(points[b, n, axis]) - float(data["keypoints"][b, n, axis])
-                total += weight * plain_wing(100 * error / float(data["unit"][b]))
+            distance = math.dist(points[b, n].tolist(), data["keypoints"][b, n].tolist())
+            total += weight * 100 * distance / float(data["unit"][b])
     assert float(keypoint_loss(points, data)) == pytest.approx(total / max(weights, 1), rel=1e-4)
 
 
@@ -115,10 +103,10 @@ def test_a_batch_without_objects_costs_nothing_and_has_gradients() -> None:
     points = predicted().requires_grad_()
     scores, others = logits(B).requires_grad_(), logits(B, A).requires_grad_()
     seen, turn = logits(B, N).requires_grad_(), logits(B, 2, 3).requires_grad_()
-    out = StageOutput(points, points, logits(B, 4), scores, seen, others, turn)
+    out = StageOutput(points, points, logits(B, 4), scores, seen, others, turn, (points,))
     parts = stage_loss(out, data, MEAN_SHAPE)
     assert {name: v.item() for name, v in parts.items() if name not in ("score", "total")} == dict.fromkeys(
-        ("keypoints", "prior", "visibility", "attributes", "correction"), 0.0
+        ("keypoints", "prior", "halfway", "visibility", "attributes", "correction"), 0.0
     )
     parts["total"].backward()
     assert points.grad is not None
@@ -184,12 +172,18 @@ def test_attribute_loss_equals_plain_python() -> None:
 
 def test_the_whole_is_the_sum_of_its_parts() -> None:
     data = batch()
-    out = StageOutput(predicted(1), predicted(2), logits(B, 4), logits(B), logits(B, N), logits(B, A), None)
+    out = StageOutput(
+        predicted(1), predicted(2), logits(B, 4), logits(B), logits(B, N), logits(B, A), None, ()
+    )
     parts = stage_loss(out, data, MEAN_SHAPE)
     assert set(parts) == {"keypoints", "prior", "score", "visibility", "attributes", "total"}
     assert float(parts["total"]) == pytest.approx(sum(float(v) for n, v in parts.items() if n != "total"))
-    assert float(parts["keypoints"]) == pytest.approx(float(keypoint_loss(predicted(1), data)))
-    assert float(parts["prior"]) == pytest.approx(0.5 * float(keypoint_loss(predicted(2), data)))
+    assert float(parts["keypoints"]) == pytest.approx(4 * float(keypoint_loss(predicted(1), data)))
+    assert float(parts["prior"]) == pytest.approx(2 * float(keypoint_loss(predicted(2), data)))
+    halfway = stage_loss(out._replace(halfway=(predicted(3), predicted(4))), data, MEAN_SHAPE)
+    both = [float(keypoint_loss(predicted(i), data)) for i in (3, 4)]
+    assert float(halfway["halfway"]) == pytest.approx(sum(both))
+    assert float(halfway["total"]) == pytest.approx(float(parts["total"]) + sum(both))
     corrected = stage_loss(out._replace(correction=torch.eye(2, 3).repeat(B, 1, 1)), data, MEAN_SHAPE)
     assert float(corrected["correction"]) > 0
     assert float(corrected["total"]) > float(parts["total"])
@@ -201,7 +195,9 @@ def test_the_score_learns_absence_too() -> None:
     points = data["keypoints"]
 
     def cost(score: list[float]) -> float:
-        out = StageOutput(points, points, logits(B, 4), torch.tensor(score), logits(B, N), logits(B, A), None)
+        out = StageOutput(
+            points, points, logits(B, 4), torch.tensor(score), logits(B, N), logits(B, A), None, ()
+        )
         return float(stage_loss(out, data, MEAN_SHAPE)["score"])
 
     right, half, wrong = cost([5.0, -5, 5, -5]), cost([5.0, 5, 5, -5]), cost([-5.0, 5, -5, 5])

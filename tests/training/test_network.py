@@ -16,11 +16,11 @@ from edge_kp.training.network import (
     CorrectionNet,
     ExportNet,
     NetworkConfig,
+    Reading,
     StageNet,
-    apply_affine,
-    gather_cells,
     normalise,
 )
+from edge_kp.training.sampling import apply_affine, gather_cells
 
 SIZE, K, N = 32, 8, 6
 NAMES = ("rotation_in_plane", "occlusion")
@@ -180,46 +180,82 @@ def test_the_correction_keeps_within_its_limits() -> None:
     torch.testing.assert_close(matrix[:, 0, 1], -matrix[:, 1, 0])
 
 
-def reading_net(row: int) -> StageNet:
-    """A stage whose hidden features are rows of what it reads: row, row + 1, … of channels × cells."""
-    net = StageNet(config(), templates()).eval()
+def plain_reading(row: int, hidden: int = 64) -> Reading:
+    """A reading whose features are rows of what it sees: row, row + 1, … of channels × cells."""
+    reading = Reading(8, 4 / SIZE, N, hidden, 4).eval()
     with torch.no_grad():
-        for layer in (net.read, net.point_context, net.mix_points, net.refine):
-            layer.weight.zero_()
-            layer.bias.zero_()  # type: ignore[union-attr]
-        net.point_embedding.zero_()
-        for i in range(net.read.out_channels):
-            net.read.weight[i, row + i, 0] = 1
-    return net
+        for parameter in reading.parameters():
+            parameter.zero_()
+        for i in range(hidden):
+            reading.read.weight[i, row + i, 0] = 1
+    return reading
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 8]))
-def test_points_are_read_around_the_prior_keypoints(seed: int, row: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 8]), st.booleans())
+def test_points_are_read_around_where_they_are(seed: int, row: int, gather: bool) -> None:
     """Channel c and cell j of the 3 x 3 neighbourhood stand in row 9 c + j; points may leave the crop."""
     rng = np.random.default_rng(seed)
-    net, cells = reading_net(row), SIZE // 4
+    reading, cells = plain_reading(row), SIZE // 4
     local = rng.uniform(0, 1, (2, 8, cells, cells)).astype(np.float32)
-    prior = rng.uniform(-0.2, 1.2, (2, N, 2)).astype(np.float32)
+    at = rng.uniform(-0.2, 1.2, (2, N, 2)).astype(np.float32)
     with torch.no_grad():
-        hidden = net.read_points(torch.from_numpy(local), torch.from_numpy(prior), torch.zeros(2, 64)).numpy()
+        found, _ = reading(torch.from_numpy(local), torch.zeros(2, 64), torch.from_numpy(at), gather)
+    # The last layer adds its input to what it makes of it, which is nothing here.
+    hidden = found.numpy()
     for b in range(2):
         for point in range(N):
-            x, y = prior[b, point].astype(float) * cells - 0.5
+            x, y = at[b, point].astype(float) * cells - 0.5
             near = np.stack([bilinear(local[b], x + dx, y + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], 1)
             expected = near.reshape(-1)[row : row + hidden.shape[1]]
             np.testing.assert_allclose(hidden[b, :, point], expected, atol=1e-4)
 
 
 def test_a_ramp_of_coordinates_reads_as_the_keypoints_themselves() -> None:
-    net, cells = reading_net(0), SIZE // 4
+    reading, cells = plain_reading(0), SIZE // 4
     centre = (torch.arange(cells) + 0.5) / cells
     local = torch.zeros(1, 8, cells, cells)
     local[0, 0], local[0, 1] = centre[None, :], centre[:, None]
-    prior = torch.rand(1, N, 2, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
+    at = torch.rand(1, N, 2, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
     with torch.no_grad():
-        hidden = net.read_points(local, prior, torch.zeros(1, 64))
-    np.testing.assert_allclose(hidden[0, [4, 13]].T, prior[0], atol=1e-6)  # cell 4 of 9 is the middle one
+        hidden, step = reading(local, torch.zeros(1, 64), at, False)
+    np.testing.assert_allclose(hidden[0, [4, 13]].T, at[0], atol=1e-6)  # cell 4 of 9 is the middle one
+    assert not step.any()
+
+
+def test_every_point_has_weights_of_its_own() -> None:
+    """Points that see the same differ by their own weights alone, and only by theirs."""
+    reading = plain_reading(0, hidden=3)
+    local, at = torch.full((1, 8, 8, 8), 0.5), torch.full((1, N, 2), 0.5)
+    point = 2
+    with torch.no_grad():
+        same, _ = reading(local, torch.zeros(1, 3), at, False)
+        reading.own.weight[3 * point + 1, 0] = 2  # the point's second feature takes its first
+        reading.step.weight[2 * point, 1] = 1  # and moves it to the right
+        hidden, step = reading(local, torch.zeros(1, 3), at, False)
+    difference = hidden - same
+    assert float(difference[0, 1, point]) == pytest.approx(2 * 0.5)
+    difference[0, 1, point] = 0
+    assert not difference.any()
+    assert float(step[0, point, 0]) == pytest.approx(0.1 * float(hidden[0, 1, point]))
+    assert int((step != 0).sum()) == 1
+
+
+def test_each_reading_starts_where_the_last_one_led() -> None:
+    """Keypoints = prior + all steps; the second reading looks at the corrected points."""
+    net = lively(StageNet(config(), templates()))
+    seen: list[torch.Tensor] = []
+    for reading in net.readings:
+        reading.register_forward_hook(lambda _, inputs, out: seen.extend((inputs[2], out[1])))
+    with torch.no_grad():
+        out = net(images())
+    at1, step1, at2, step2 = seen
+    assert step1.abs().min() > 0
+    torch.testing.assert_close(at1, out.prior_keypoints)
+    torch.testing.assert_close(at2, at1 + step1)
+    torch.testing.assert_close(out.keypoints, at2 + step2)
+    (halfway,) = out.halfway
+    torch.testing.assert_close(halfway, at2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -240,7 +276,7 @@ def test_gradients_reach_every_parameter() -> None:
     for correct, bank in ((True, True), (False, True), (False, False)):
         net = lively(StageNet(config(correct, bank), templates())).train()
         out = net(images(4))
-        loss = sum(value.square().mean() for value in out if value is not None)
+        loss = sum(value.square().mean() for value in out if isinstance(value, torch.Tensor))
         loss.backward()
         for name, parameter in net.named_parameters():
             assert parameter.grad is not None, name
@@ -249,13 +285,13 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_where_to_look_is_no_path_for_gradients() -> None:
-    net = lively(StageNet(config(), templates()))
-    prior = torch.full((1, N, 2), 0.4, requires_grad=True)
+    reading = plain_reading(0)
+    at = torch.full((1, N, 2), 0.4, requires_grad=True)
     local = torch.rand(1, 8, 8, 8, requires_grad=True)
-    net.read_points(local, prior, torch.rand(1, 64)).sum().backward()
+    reading(local, torch.rand(1, 64), at, False)[0].sum().backward()
     assert local.grad is not None
     assert local.grad.any()
-    assert prior.grad is None
+    assert at.grad is None
 
 
 @pytest.mark.parametrize("size", [0, 16, 40, 100, -32])

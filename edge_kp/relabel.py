@@ -1,0 +1,61 @@
+"""``python -m edge_kp.relabel``: a data set's photos with the labels that a trained run gives them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge_kp.cli import number, run_cli
+from edge_kp.errors import BackendError
+
+
+def _parser() -> argparse.ArgumentParser:
+    from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
+
+    parser = argparse.ArgumentParser(
+        "python -m edge_kp.relabel",
+        description="Write the photos of data sets with labels by a trained run, to train the next one on:"
+        " where a set's own labels are less exact than the run. What the two disagree on is left out.",
+    )
+    add = parser.add_argument
+    add("--run", type=Path, required=True, help="folder that python -m edge_kp.train wrote")
+    add("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write, for --data ibug:DIR")
+    add(
+        "--limit",
+        type=number(0, 1000),
+        default=15.0,
+        metavar="PERCENT",
+        help="leave out where old and new label differ by more, in %% of the reference distance (default 15)",
+    )
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    try:
+        from edge_kp.training.datasets import load_dataset
+        from edge_kp.training.place import training_place
+        from edge_kp.training.recipe import load_cascade
+        from edge_kp.training.relabelling import relabel
+    except ImportError as error:
+        raise BackendError(
+            f"relabelling needs {error.name}: pip install '.[train]' in the project's folder"
+        ) from error
+    with training_place("auto") as place:
+        cascade = load_cascade(args.run, place.device)
+        samples = load_dataset(args.data, cascade.spec.schema).samples
+        done = relabel(cascade, samples, args.out, args.limit / 100)
+    print(
+        f"{args.out}: {done.written} of {len(samples)} photos; left out: {done.unseen} where the run sees no"
+        f" object, {done.disputed} where it disagrees with the label; next: --data ibug:{args.out}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_cli(_run, _parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

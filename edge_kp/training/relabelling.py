@@ -1,0 +1,99 @@
+"""Labels by a trained cascade in place of a data set's own, for sets whose labels are less exact than it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from edge_kp.cascade import Cascade
+from edge_kp.errors import DataError
+from edge_kp.files import replacing
+from edge_kp.geometry import jitter_box
+from edge_kp.metrics import nme
+from edge_kp.schema import FACE68, FACE98, KeypointSchema
+from edge_kp.training.regions import key_rng
+from edge_kp.training.samples import Sample
+from edge_kp.types import Array
+
+VIEWS = 3  # jittered boxes a photo is looked at with, as it is and mirrored
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """How many samples were written, and how many were left out, since the cascade found no object, or
+    something else than the label."""
+
+    written: int
+    unseen: int
+    disputed: int
+
+
+def relabel(cascade: Cascade, samples: Sequence[Sample], out: Path, limit: float) -> Relabelled:
+    """Write a folder of photos and ``.pts`` files (1-based) as ``ibug:`` reads them.
+
+    A label is the mean over several boxes around the old one, jittered by up to ±10 %, each also mirrored
+    where the schema can flip.
+
+    Args:
+        limit: samples where old and new label differ by more (NME, in reference distances) are left out.
+
+    Raises:
+        DataError: keypoints that a ``.pts`` file cannot name, an unreadable image, or two samples that would
+            be written under one name.
+    """
+    schema = cascade.spec.schema
+    if schema not in (FACE68, FACE98):
+        raise DataError(f"schema {schema.name!r}: .pts files say nothing of points that are not a face's")
+    names = [_file_name(sample) for sample in samples]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"two samples would be written as {twice}; relabel one data set at a time")
+    out.mkdir(parents=True, exist_ok=True)
+    unseen = disputed = 0
+    for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
+        image = sample.read()
+        keypoints, score = _look(cascade, schema, image, sample)
+        if score < cascade.spec.score_threshold:
+            unseen += 1
+            continue
+        known = np.where(np.isnan(sample.keypoints), np.nan, keypoints)
+        if not nme(known[None], sample.keypoints[None].astype(np.float64), schema)[0] <= limit:
+            disputed += 1
+            continue
+        _write(out / name, image, keypoints)
+    return Relabelled(len(samples) - unseen - disputed, unseen, disputed)
+
+
+def _look(cascade: Cascade, schema: KeypointSchema, image: Array, sample: Sample) -> tuple[Array, float]:
+    """Mean (N, 2) keypoints and lowest score over the views of a photo."""
+    rng = key_rng(sample.key, 2)
+    boxes = [jitter_box(sample.box, rng) for _ in range(VIEWS)]
+    result = cascade(image, boxes)
+    found, scores = [result.keypoints], [result.score]
+    if schema.can_flip:
+        last = image.shape[1] - 1
+        mirrored = [np.array([last - b[2], b[1], last - b[0], b[3]], np.float32) for b in boxes]
+        result = cascade(np.ascontiguousarray(image[:, ::-1]), mirrored)
+        back = result.keypoints[:, schema.flip_index] * np.array([-1.0, 1.0]) + np.array([last, 0.0])
+        found, scores = [*found, back], [*scores, result.score]
+    return np.concatenate(found).mean(0), float(np.concatenate(scores).min())
+
+
+def _file_name(sample: Sample) -> str:
+    return Path(sample.key).stem.replace("#", "_")
+
+
+def _write(stem: Path, image: Array, keypoints: Array) -> None:
+    photo, label = stem.with_name(f"{stem.name}.jpg"), stem.with_name(f"{stem.name}.pts")
+    with replacing(photo) as part:
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        part.write_bytes(data.tobytes())
+    rows = [f"{x:.3f} {y:.3f}" for x, y in (keypoints + 1).tolist()]
+    with replacing(label) as part:
+        part.write_text("\n".join(["version: 1", f"n_points: {len(rows)}", "{", *rows, "}", ""]))

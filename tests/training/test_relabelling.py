@@ -1,0 +1,119 @@
+"""Labels by a cascade: what is written, what is left out, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_kp import relabel as command
+from edge_kp.cascade import Cascade
+from edge_kp.errors import DataError
+from edge_kp.schema import FACE68, KeypointSchema
+from edge_kp.training import relabelling
+from edge_kp.training.datasets import load_dataset
+from edge_kp.training.relabelling import relabel
+from edge_kp.training.samples import Sample
+
+WIDTH, HEIGHT = 120, 90
+
+
+def face(index: int) -> np.ndarray:
+    """(68, 2) points on no symmetric shape, frame pixels."""
+    return np.random.default_rng(index).uniform((30, 20), (90, 70), (68, 2)).astype(np.float32)
+
+
+def picture(index: int) -> np.ndarray:
+    """A picture whose first pixels tell its number, and on which side it is: mirrored, they are elsewhere."""
+    image = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+    image[:, :60] = 20 * index
+    return image
+
+
+def sample(index: int) -> Sample:
+    return Sample(f"set/face_{index}.jpg", face(index), np.ones(68, np.float32), {}, lambda: picture(index))
+
+
+class Oracle:
+    """Finds the true points, each view wrong by an offset of its own; sees nothing in some pictures."""
+
+    def __init__(self, blind: Sequence[int] = (), wrong: Sequence[int] = (), schema: Any = FACE68) -> None:
+        self.spec = SimpleNamespace(schema=schema, score_threshold=0.5)
+        self.blind, self.wrong = blind, wrong
+        self.views = 0
+
+    def __call__(self, image: np.ndarray, boxes: Sequence[np.ndarray]) -> Any:
+        mirrored = bool((image[0, -1] != 90).any())
+        index = round(float(image[0, -1 if mirrored else 0, 0]) / 20)
+        truth = face(index).astype(np.float64)
+        if index in self.wrong:
+            truth += 15
+        if mirrored:
+            truth = truth[FACE68.flip_index] * (-1, 1) + (WIDTH - 1, 0)
+        for box in boxes:
+            self.views += 1
+            low, high = truth.min(0), truth.max(0)
+            if index not in self.wrong:
+                assert np.abs(box - [*low, *high]).max() < 0.25 * (high - low).max()
+        offsets = np.linspace(-1, 1, len(boxes))[:, None, None]
+        scores = np.full(len(boxes), 0.9)
+        scores[-1] = 0.2 if index in self.blind else 0.9
+        return SimpleNamespace(keypoints=truth + offsets, score=scores)
+
+
+def run(cascade: Oracle, samples: Sequence[Sample], out: Path, limit: float = 0.15) -> Any:
+    assert {"__call__"} <= set(vars(Cascade))  # what the oracle stands in for
+    return relabel(cascade, samples, out, limit)  # type: ignore[arg-type]
+
+
+def test_labels_are_the_mean_of_all_views_and_read_back(tmp_path: Path) -> None:
+    cascade = Oracle()
+    done = run(cascade, [sample(1), sample(2)], tmp_path / "new")
+    assert (done.written, done.unseen, done.disputed) == (2, 0, 0)
+    assert cascade.views == 2 * 2 * relabelling.VIEWS
+    read = load_dataset([f"ibug:{tmp_path / 'new'}"])
+    assert read.schema == FACE68
+    for index, back in zip((1, 2), read.samples, strict=True):
+        np.testing.assert_allclose(back.keypoints, face(index), atol=2e-3)
+        assert cv2.absdiff(back.load(), picture(index)).mean() < 1.5
+
+
+def test_what_is_unseen_or_disputed_is_left_out(tmp_path: Path) -> None:
+    done = run(Oracle(blind=[1], wrong=[3]), [sample(i) for i in (1, 2, 3)], tmp_path)
+    assert (done.written, done.unseen, done.disputed) == (1, 1, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["face_2.jpg", "face_2.pts"]
+
+
+def test_points_without_a_label_are_no_dispute(tmp_path: Path) -> None:
+    part = sample(1)
+    points = part.keypoints.copy()
+    points[:20] = np.nan
+    done = run(Oracle(), [replace(part, keypoints=points)], tmp_path)
+    assert done.written == 1
+    np.testing.assert_allclose(load_dataset([f"ibug:{tmp_path}"]).samples[0].keypoints, face(1), atol=2e-3)
+
+
+def test_one_name_for_two_photos_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    other = replace(sample(2), key="elsewhere/face_1.png")
+    with pytest.raises(DataError, match="two samples would be written as face_1"):
+        run(Oracle(), [sample(1), other], tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_objects_are_refused(tmp_path: Path) -> None:
+    schema = KeypointSchema("bone", ("a", "b"), (), (), (0, 1))
+    with pytest.raises(DataError, match=r"schema 'bone': \.pts files say nothing"):
+        run(Oracle(schema=schema), [], tmp_path)
+
+
+def test_the_command_needs_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--run", str(tmp_path), "--data", "synthetic:4", "--out", str(tmp_path / "new")]
+    assert command.main(arguments) == 1
+    assert "run.json" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
