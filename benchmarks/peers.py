@@ -64,20 +64,26 @@ Answer = dict[str, list[Any]]
 
 
 class Worker:
-    """A running ``benchmarks.peer_worker``.
+    """A running worker: it says what it is, then answers every number with so many results.
+
+    Args:
+        python: the interpreter to run it with.
+        module: what to run, e.g. ``benchmarks.peer_worker``.
 
     Attributes:
-        about: what it says of itself: ``frames``, ``digest`` and ``versions``.
+        about: what it says of itself.
 
     Raises:
         EdgeKpError: it ended; with the last line it wrote.
     """
 
-    def __init__(self, python: str, arguments: Sequence[object]) -> None:
+    def __init__(
+        self, python: str, arguments: Sequence[object], module: str = "benchmarks.peer_worker"
+    ) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         paths = [str(ROOT), os.environ.get("PYTHONPATH")]
         self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.peer_worker", *map(str, arguments)],
+            [python, "-m", module, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
