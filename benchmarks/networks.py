@@ -7,8 +7,8 @@ The network is the file that MediaPipe's package brings, run by the library that
     python -m benchmarks.networks --peer-python peers/bin/python
 
 Each side is a process of its own, pinned to the same core with one thread; they take turns, ``--chunk`` runs
-each. The figure to compare is the ratio of the medians, taken round by round. What a video needs a frame, crops
-and Python included, is in ``benchmarks.peers``.
+each. The figure to compare is the ratio of the medians, taken round by round. What a video needs a frame,
+crops and Python included, is in ``benchmarks.peers``.
 """
 
 from __future__ import annotations

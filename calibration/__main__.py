@@ -29,8 +29,16 @@ from calibration.selection import Choice, choose, manifest, pixel_digest
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.cascade import Cascade
 from edge_kp.cli import natural, positive, run_cli
-from edge_kp.errors import DataError
-from edge_kp.modeldir import ModelSpec, checked_file, file_digest, find_model, read_model, write_model_json
+from edge_kp.errors import DataError, ModelError
+from edge_kp.modeldir import (
+    WEIGHTS,
+    ModelSpec,
+    checked_file,
+    file_digest,
+    find_model,
+    read_model,
+    write_model_json,
+)
 from edge_kp.parity import load_references
 from edge_kp.templates import TemplateBank
 from edge_kp.training.datasets import DATA_HELP, Dataset, Sample, load_dataset
@@ -71,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     folder = find_model(args.model)
     spec = read_model(folder)
+    if WEIGHTS in spec.files:
+        raise ModelError(
+            f"{folder}: was made compact, which is the last step: export it again, calibrate, then compact it"
+        )
     sources = {name: checked_file(folder, spec, path.name) for name, path in fp32_files(folder).items()}
     bank = TemplateBank.load(folder / "templates.npz")
     references = load_references(folder, spec)

@@ -19,6 +19,7 @@ from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
 FORMAT = 2
+WEIGHTS = "weights.bin"  # what the networks of a compact folder share
 SHIPPED = Path(__file__).parent / "models"
 BOX_RULES = ("keypoints", "image")
 LOCATORS = ("network", "image")
@@ -148,6 +149,16 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def network_digest(path: Path) -> str:
+    """sha256 of a network, hex: of its file and, where its weights are kept in ``weights.bin`` beside it, of
+    those too."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content)
+    if WEIGHTS.encode() in content:
+        digest.update((path.parent / WEIGHTS).read_bytes())
+    return digest.hexdigest()
+
+
 def write_model_json(folder: Path, spec: ModelSpec) -> None:
     """Write ``model.json`` beside its target, then rename."""
     with replacing(folder / "model.json") as part:
@@ -190,7 +201,7 @@ def read_model(folder: Path) -> ModelSpec:
 
 
 def checked_file(folder: Path, spec: ModelSpec, name: str) -> Path:
-    """Path of a file of the model, after its hash was compared.
+    """Path of a file of the model, after its hash was compared; of a network's weights as well.
 
     Raises:
         ModelError: the file is missing, unknown to ``model.json``, or changed.
@@ -203,4 +214,6 @@ def checked_file(folder: Path, spec: ModelSpec, name: str) -> Path:
         raise ModelError(f"{path}: missing; copy the whole model folder or export it again")
     if file_digest(path) != spec.files[name]:
         raise ModelError(f"{path}: differs from the hash in model.json; copy the model folder again")
+    if path.suffix == ".onnx" and WEIGHTS in spec.files:
+        checked_file(folder, spec, WEIGHTS)
     return path

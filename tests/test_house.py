@@ -28,7 +28,9 @@ FLOORS = {
     "": 3,  # the package itself: the public names
     "live": LIVE,
     "training": ANNEX,
-    **dict.fromkeys(("run", "train", "relabel", "export", "evaluate", "templates.__main__"), ATTIC),
+    **dict.fromkeys(
+        ("run", "train", "relabel", "export", "compact", "evaluate", "templates.__main__"), ATTIC
+    ),
 }
 ROOMS = {
     "torch": ("edge_kp/training/", "edge_kp/train.py"),

@@ -28,7 +28,7 @@ from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.sidecar import BATCHES, FORMAT, EngineInfo, check_engine, library_name, sidecar
 from edge_kp.errors import BackendError
 from edge_kp.files import replacing
-from edge_kp.modeldir import file_digest
+from edge_kp.modeldir import network_digest
 
 WORKSPACE = 2**30
 
@@ -43,7 +43,7 @@ def cached_engine(trt: Any, onnx: Path, precision: str, gpu: Gpu, batches: Seque
     Raises:
         BackendError: it cannot be built or written.
     """
-    key = [FORMAT, file_digest(onnx), library_name(trt), trt.__version__, str(gpu), precision, *batches]
+    key = [FORMAT, network_digest(onnx), library_name(trt), trt.__version__, str(gpu), precision, *batches]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     engine = root / "edge_kp" / "engines" / f"{onnx.stem}-{digest}.engine"
@@ -107,7 +107,7 @@ def build(
         gpu=gpu.name,
         compute_capability=gpu.compute_capability,
         precision=precision,
-        onnx_sha256=file_digest(onnx),
+        onnx_sha256=network_digest(onnx),
         engine_sha256=hashlib.sha256(plan).hexdigest(),
         batches=batches,
         flags={

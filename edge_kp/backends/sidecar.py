@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_kp.backends.cuda import Gpu
 from edge_kp.errors import BackendError
-from edge_kp.modeldir import file_digest
+from edge_kp.modeldir import file_digest, network_digest
 
 FORMAT = 1
 BATCHES = (1, 4)
@@ -122,7 +122,7 @@ def _differences(
         yield f"built for {target}, this is {gpu}"
     if info.precision != precision:
         yield f"built in {info.precision}, asked for {precision}"
-    if info.onnx_sha256 != file_digest(onnx):
+    if info.onnx_sha256 != network_digest(onnx):
         yield f"built from another {onnx.name}"
     if info.engine_sha256 != file_digest(engine):
         yield "not the file that its sidecar describes: cut off, changed or half replaced"

@@ -25,7 +25,7 @@ from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
 from edge_kp.training.fusing import CascadeNet, fuse, glue_examples, region_size
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
-from edge_kp.training.onnx_graph import export_graph, export_network
+from edge_kp.training.onnx_graph import export_graph, export_network, settled
 from edge_kp.training.quantise import write_precisions
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
 from edge_kp.training.references import make_references
@@ -61,7 +61,8 @@ def export_run(
     Raises:
         ModelError: the run is unfinished, or a file differs from PyTorch beyond its tolerance.
     """
-    recipe, bank, stage1, stage2 = load_run(run)
+    recipe, bank, *trained = load_run(run)
+    stage1, stage2 = (settled(net) for net in trained)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
     # The shape as model.json tells it, so that what is made of the folder later is the same to the last bit.
     told = np.array(spec.to_json()["mean_shape"], np.float32)
@@ -76,7 +77,7 @@ def export_run(
         )
     if locator_run is not None or (run / LOCATOR_FIGURES).exists():
         figures = _read_json(finder / LOCATOR_FIGURES)
-        locator = load_locator(finder / "locator" / "best.pt")
+        locator = settled(load_locator(finder / "locator" / "best.pt"))
         nets["locator"] = ExportLocator(locator)
         images |= _check_images(finder / CHECK_FRAMES, ("locator",))
         notes["locator"] = {"data": _data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
@@ -108,7 +109,7 @@ def export_run(
         bank.save(folder / "templates.npz")
         files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
         write_model_json(folder, replace(spec, files=files, card={**notes, **(card or {})}))
-        _move_into(folder, out)
+        move_into(folder, out)
     return "\n".join(table)
 
 
@@ -242,7 +243,7 @@ def _data_names(specs: tuple[str, ...]) -> list[str]:
     return names
 
 
-def _move_into(folder: Path, out: Path) -> None:
+def move_into(folder: Path, out: Path) -> None:
     """Put the finished files in place, ``model.json`` last, so that no reader sees half a model."""
     out.mkdir(parents=True, exist_ok=True)
     names = sorted((p.name for p in folder.iterdir()), key=lambda n: n == "model.json")

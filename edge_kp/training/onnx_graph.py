@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 import onnxscript
 import onnxsim
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge_kp.errors import ModelError
 from edge_kp.training.network import Contract
 
 OPSET = 18
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def settled(net: Net) -> Net:
+    """A copy of a trained network as it is exported: batch norms folded in, weights rounded to float16.
+
+    What PyTorch gives for it is therefore what every file is held against, with the very same weights.
+    """
+    net = copy.deepcopy(net).eval()
+    for module in list(net.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for i in range(len(module) - 1):
+            first, second = module[i], module[i + 1]
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                module[i], module[i + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+    for parameter in net.parameters():
+        parameter.data = parameter.data.half().float()
+    return net
 
 
 def export_network(net: Contract, path: Path, metadata: Mapping[str, str]) -> Path:

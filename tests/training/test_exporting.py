@@ -23,6 +23,7 @@ from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
 from edge_kp.training.exporting import compare, export_network, find_bank
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
+from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import load_run
 from edge_kp.training.torch_backend import TorchBackend
 
@@ -98,7 +99,7 @@ def test_no_path_of_the_machine_that_trained_is_inside(tiny_model: Path, tiny_ru
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_onnx_and_torch_agree_on_real_crops(tiny_run: Path, tiny_model: Path, stage: str) -> None:
-    net = load_run(tiny_run)[2 + STAGES.index(stage)]
+    net = settled(load_run(tiny_run)[2 + STAGES.index(stage)])
     images = crops(tiny_run, stage)
     with torch.no_grad():
         expected = ExportNet(net)(torch.from_numpy(images))
@@ -471,3 +472,23 @@ def test_int8_asks_for_measured_ranges(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "8-bit files need measured ranges; run python -m calibration" in line
     assert content(copy) == before
+
+
+# ---- what is exported of a network -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_settled_network_is_nearly_the_same_in_16_bits_and_without_batch_norms(
+    tiny_run: Path, stage: str
+) -> None:
+    net = load_run(tiny_run)[2 + STAGES.index(stage)]
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    done = settled(net)
+    assert not [m for m in done.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(torch.equal(p.half().float(), p) for p in done.parameters())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    images = torch.from_numpy(crops(tiny_run, stage))
+    with torch.no_grad():
+        seen, expected = ExportNet(done)(images), ExportNet(net)(images)
+    for name, a, b in zip(ExportNet.OUTPUTS, seen, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-3, err_msg=name)
