@@ -1,9 +1,10 @@
-"""Data sets by name: ``ibug:DIR``, ``coco:FILE[,IMAGES]``, ``wflw:LIST,IMAGES`` and ``synthetic:N``.
+"""Data sets by name: ``ibug:DIR``, ``coco:FILE[,IMAGES]``, ``wflw:LIST,IMAGES``, ``synthetic:N`` and
+``rendered:N,MODEL.npz[,PHOTOS]``.
 
 Options follow after commas: ``repeat=3`` counts each sample three times an epoch, ``until=0.8`` trains the
 stages on the set for the first 80 % of their epochs only (for labels less exact than the others),
-``background=no`` says that the photos show unlabelled objects too, ``seed=7`` draws other synthetic images
-(validate on another seed than you train on).
+``background=no`` says that the photos show unlabelled objects too, ``seed=7`` draws other synthetic
+or rendered images (validate on another seed than you train on).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.coco import read_coco
 from edge_kp.training.readers import read_ibug, read_wflw
+from edge_kp.training.rendered import read_rendered
 from edge_kp.training.samples import Reading, Sample, farthest_pair, read_image
 from edge_kp.training.synthetic import read_synthetic
 
@@ -29,6 +31,7 @@ _KINDS: Mapping[str, tuple[str, int, int, tuple[str, ...]]] = {
     "coco": ("coco:FILE.json[,IMAGES_DIR]", 1, 2, ()),
     "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2, ()),
     "synthetic": ("synthetic:N", 1, 1, ("seed",)),
+    "rendered": ("rendered:N,MODEL.npz[,PHOTOS_DIR]", 2, 3, ("seed",)),
 }
 DATA_HELP = (
     f"{', '.join(form for form, *_ in _KINDS.values())};"
@@ -41,8 +44,8 @@ class Spec:
     """A parsed data set name; ``str(spec)`` gives it back.
 
     Attributes:
-        kind: ``ibug``, ``coco``, ``wflw`` or ``synthetic``.
-        args: what stands before the options: paths, or the number of synthetic samples.
+        kind: ``ibug``, ``coco``, ``wflw``, ``synthetic`` or ``rendered``.
+        args: what stands before the options: paths, and the number of synthetic or rendered samples.
         options: ``repeat``, ``until``, ``background``, ``seed``, as written.
     """
 
@@ -132,8 +135,9 @@ def parse_spec(text: str) -> Spec:
         options[key] = value
     if not fewest <= len(args) <= most or not all(args):
         raise DataError(f"data set {text!r}: expected {form}; paths may hold no comma")
-    if kind == "synthetic" and not re.fullmatch(r"0*[1-9][0-9]{0,6}", args[0], re.ASCII):
-        raise DataError(f"data set {text!r}: expected synthetic:N with N from 1 to 9999999, got {args[0]!r}")
+    drawn = kind in ("synthetic", "rendered")
+    if drawn and not re.fullmatch(r"0*[1-9][0-9]{0,6}", args[0], re.ASCII):
+        raise DataError(f"data set {text!r}: expected {form} with N from 1 to 9999999, got {args[0]!r}")
     return Spec(kind, tuple(args), options)
 
 
@@ -146,8 +150,11 @@ def _read(spec: Spec) -> Reading:
         reading = read_coco(*paths)
     elif spec.kind == "wflw":
         reading = read_wflw(*paths)
-    else:
+    elif spec.kind == "synthetic":
         reading = read_synthetic(int(spec.args[0]), spec.seed)
+    else:
+        photos = paths[2] if len(paths) > 2 else None
+        reading = read_rendered(int(spec.args[0]), paths[1], photos, spec.seed)
     samples = tuple(
         replace(s, repeat=spec.repeat, until=spec.until, use_background=spec.use_background)
         for s in reading.samples
@@ -184,7 +191,7 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
         if sample.key in seen:
             raise DataError(
                 f"sample {sample.key!r} comes twice; to weigh a set use repeat=2, "
-                "else rename one of two folders of one name (synthetic: give another seed)"
+                "else rename one of two folders of one name (synthetic, rendered: give another seed)"
             )
         seen.add(sample.key)
     return Dataset(merged, samples, tuple(reading.name for reading in readings))

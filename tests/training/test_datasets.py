@@ -391,6 +391,10 @@ def test_any_text_is_a_spec_or_one_line(text: str) -> None:
         ("synthetic:ten", "N from 1"),
         ("synthetic:-3", "N from 1"),
         ("synthetic:5,seed=-1", "expected a whole number"),
+        ("rendered:5", "expected rendered:N,MODEL.npz[,PHOTOS_DIR]"),
+        ("rendered:none,m.npz", "with N from 1 to 9999999, got 'none'"),
+        ("rendered:5,m.npz,a,b", "expected rendered:N,MODEL.npz[,PHOTOS_DIR]"),
+        ("rendered:5,nowhere/m.npz", "no such file; give the .npz file of a face model"),
     ],
 )
 def test_bad_specs(text: str, message: str) -> None:

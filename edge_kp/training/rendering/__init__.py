@@ -1,0 +1,1 @@
+"""How the pictures of :mod:`edge_kp.training.rendered` come about."""
