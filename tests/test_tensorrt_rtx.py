@@ -72,13 +72,13 @@ def test_it_compiles_in_its_precision(compiled: dict[str, tuple[EngineInfo, Laye
     info, layers = compiled[name]
     network, precision = name.split(".")
     kinds = convolutions(layers)
-    most = {"locator": 30, "stage1": 52, "stage2": 42, "cascade": 100}[network]
+    most = {"locator": 30, "stage1": 52, "stage2": 54, "cascade": 114}[network]
     least = {"locator": 20, "stage1": 25, "stage2": 25, "cascade": 50}[network]
     assert len(kinds) >= least
     if precision == "int8":
         # Those on features read at the keypoints stay in 16 bits. Here each 8-bit one is two kernels: the
         # sums in one; scale, bias, ReLU and the next rounding to 8 bits, pairs and all, in the other.
-        assert kinds.count("Int8") >= 0.8 * len(kinds)
+        assert kinds.count("Int8") >= 0.7 * len(kinds)
         assert set(kinds) <= {"Int8", "Half"}
         assert info.layers["1"] <= most + kinds.count("Int8")
     else:
