@@ -160,7 +160,7 @@ def build(
         raise Refused(f"TensorRT does not start: {log.cause()}") from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
     parser = trt.OnnxParser(network, log)
-    if not parser.parse(onnx.read_bytes()):
+    if not parser.parse_from_file(str(onnx)):  # a path, since weights may lie beside the file
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         said = "; ".join(f"node {e.node()}: {e.desc().strip()}".replace("\n", " ")[:300] for e in errors)
         raise Refused(f"its parser refuses {onnx.name}: {said or log.cause()}")
