@@ -44,7 +44,6 @@ def _peer_file(python: str) -> Path:
 
 def _run(args: argparse.Namespace) -> None:
     cpu = min(os.sched_getaffinity(0)) if args.cpu is None else args.cpu
-    ways = [("edge_kp", ["--backend", b, "--precision", p]) for b, p in (w.split(":") for w in args.ways)]
     with ExitStack() as stack:
         workers = {
             "mediapipe": stack.enter_context(
@@ -55,8 +54,10 @@ def _run(args: argparse.Namespace) -> None:
                 )
             )
         }
-        for name, way in zip(args.ways, ways, strict=True):
-            arguments = ["--system", way[0], "--model", args.model, *way[1], "--cpu", cpu]
+        for name in args.ways:
+            backend, precision = name.split(":")
+            arguments = ["--system", "edge_kp", "--model", args.model, "--cpu", cpu]
+            arguments += ["--backend", backend, "--precision", precision]
             workers[name] = stack.enter_context(Worker(sys.executable, arguments, WORKER))
         answers = take_turns(workers, args.rounds, args.chunk, "networks")
         about = {name: worker.about for name, worker in workers.items()}

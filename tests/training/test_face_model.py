@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from refusal import problem
 from small_head import small_head
 
-from edge_kp.errors import DataError
 from edge_kp.training.rendering.model import load_face_model
 
 
@@ -25,14 +24,6 @@ def test_a_shape_is_the_mean_face_moved_by_weighed_offsets(tmp_path: Path) -> No
     found = model.shape(identity, expression)
     assert found.dtype == np.float32
     assert np.allclose(found, expected, atol=1e-4)
-
-
-def problem(call: Callable[[], object]) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    (line,) = caught.value.problems
-    assert "\n" not in line
-    return line
 
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from refusal import problem
 from small_head import EXPRESSIONS, small_head
 
-from edge_kp.errors import DataError
 from edge_kp.schema import FACE68
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.rendered import make_scene, read_rendered, render
@@ -285,14 +285,6 @@ def test_the_spec_is_read(path: Path, tmp_path: Path) -> None:
     assert [s.key for s in dataset.samples[:2]] == ["rendered/seed7/0", "rendered/seed7/1"]
     assert dataset.samples[0].repeat == 2
     assert dataset.samples[0].read().shape == (SIZE, SIZE, 3)
-
-
-def problem(call: Callable[[], object]) -> str:
-    with pytest.raises(DataError) as caught:
-        call()
-    (line,) = caught.value.problems
-    assert "\n" not in line
-    return line
 
 
 def test_bad_photo_folders_are_refused(path: Path, tmp_path: Path) -> None:
