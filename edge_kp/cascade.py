@@ -51,6 +51,23 @@ class CascadeResult:
     wanted: Array
     seconds: dict[str, float]
 
+    def part(self, start: int, stop: int) -> CascadeResult:
+        """Results ``start`` to ``stop``; the time is that of all, since each waits for all."""
+        rows = slice(start, stop)
+        return CascadeResult(
+            self.keypoints[rows],
+            self.prior_keypoints[rows],
+            self.stage1_keypoints[rows],
+            self.stage1_prior_keypoints[rows],
+            self.score[rows],
+            self.visibility[rows],
+            self.attributes[rows],
+            lambda i: self.crop(start + i),
+            self.transforms[rows],
+            self.wanted[rows],
+            self.seconds,
+        )
+
 
 class Cascade:
     """Both stages over two backends that are made, used and closed in one thread."""
@@ -73,34 +90,54 @@ class Cascade:
         Raises:
             ValueError: an empty or non-finite box.
         """
+        return self.detect_each([image] * len(boxes), boxes)
+
+    def detect_each(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
+        """Both stages on M objects of one or more frames, in one batch.
+
+        Args:
+            images: the frame of each object.
+            boxes: the box of each, see :meth:`__call__`.
+        """
         if not len(boxes):
             return self._nothing()
         start = time.perf_counter()
         crops = [square_crop(box, self.spec.sizes[0], self.spec.scale) for box in boxes]
-        first = _run(self.stage1, np.stack([crop.extract(image) for crop in crops]))
+        first = _run(self.stage1, _extract(crops, images))
         keypoints, prior = (_to_frame(crops, first[name]) for name in ("keypoints", "prior_keypoints"))
-        return self._second(image, keypoints, prior, first["score"], start, time.perf_counter())
+        return self._second(images, keypoints, prior, first["score"], start, time.perf_counter())
 
     def refine(self, image: Array, keypoints: Sequence[Array] | Array) -> CascadeResult:
         """Stage 2 alone, from keypoints that are nearly right, such as those of the frame before.
 
         Args:
+            image: uint8 BGR (H, W, 3).
             keypoints: M times (N, 2), frame pixels.
 
         Raises:
             ValueError: the keypoints of an object coincide.
         """
+        return self.refine_each([image] * len(keypoints), keypoints)
+
+    def refine_each(self, images: Sequence[Array], keypoints: Sequence[Array] | Array) -> CascadeResult:
+        """Stage 2 alone on M objects of one or more frames, in one batch; ``images``: the frame of each."""
         if not len(keypoints):
             return self._nothing()
         start = time.perf_counter()
         points = np.stack([np.asarray(p) for p in keypoints])
-        return self._second(image, points, points, np.ones(len(points), np.float32), start, start)
+        return self._second(images, points, points, np.ones(len(points), np.float32), start, start)
 
     def _second(
-        self, image: Array, keypoints: Array, prior: Array, score: Array, start: float, middle: float
+        self,
+        images: Sequence[Array],
+        keypoints: Array,
+        prior: Array,
+        score: Array,
+        start: float,
+        middle: float,
     ) -> CascadeResult:
         crops = [Crop(self.alignment.to_shape(points), self.spec.sizes[1]) for points in keypoints]
-        pictures = np.stack([crop.extract(image) for crop in crops])
+        pictures = _extract(crops, images)
         second = _run(self.stage2, pictures)
         found = _to_frame(crops, second["keypoints"])
         return self._result(
@@ -186,17 +223,14 @@ class FusedCascade(Cascade):
     def __init__(self, spec: ModelSpec, fused: Backend, stage2: Backend) -> None:
         super().__init__(spec, fused, stage2)
 
-    def __call__(self, image: Array, boxes: Sequence[Array] | Array) -> CascadeResult:
-        """Both stages; arguments and errors as of :meth:`Cascade.__call__`.
-
-        The time of both is told as that of ``stage1``.
-        """
+    def detect_each(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
+        """Both stages; the time of both is told as that of ``stage1``."""
         if not len(boxes):
             return self._nothing()
         start = time.perf_counter()
         size, side = self.spec.cascade_size, self.spec.sizes[1]
         regions = [square_crop(box, size, self.spec.cascade_scale) for box in boxes]
-        out = _run(self.stage1, np.stack([region.extract(image) for region in regions]))
+        out = _run(self.stage1, _extract(regions, images))
         # The graph tells crop of stage 2 → region; with frame → region this gives frame → crop.
         transforms = np.stack(
             [
@@ -213,7 +247,7 @@ class FusedCascade(Cascade):
             points[3],
             out["score"].copy(),
             out,
-            lambda i: Crop(transforms[i], side).extract(image),
+            lambda i: Crop(transforms[i], side).extract(images[i]),
             transforms,
             {"stage1": time.perf_counter() - start, "stage2": 0.0},
         )
@@ -223,6 +257,10 @@ def _turned(to_shape: Array) -> float:
     """1 for an object turned in the plane beyond the limit, 0 for others, a slope of some degrees between."""
     a, b = to_shape[:, 0].tolist()
     return 1 / (1 + math.exp((IN_PLANE_LIMIT - abs(math.atan2(b, a))) / math.radians(2)))
+
+
+def _extract(crops: Sequence[Crop], images: Sequence[Array]) -> Array:
+    return np.stack([crop.extract(image) for crop, image in zip(crops, images, strict=True)])
 
 
 def _run(backend: Backend, pictures: Array) -> dict[str, Array]:

@@ -10,6 +10,7 @@ from edge_kp.detector import Detector, check_image
 from edge_kp.geometry import box_iou, compose, invert, tight_box, transform_points
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
 from edge_kp.smoothing import KeypointFilter
+from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_together
 from edge_kp.types import Array, Detection
 
 TRACK = ("fast", "full")
@@ -47,9 +48,18 @@ class EachFrame:
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
         """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0."""
-        found = self.detector.detect(image)
-        self.last_timings = self.detector.last_seconds
-        return found[: self.max_objects]
+        return run_together(self.detector, [self.steps(image, time_s)])[0]
+
+    def steps(self, image: Array, time_s: float | None = None) -> Steps:
+        """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
+        check_image(image)
+        start = time.perf_counter()
+        boxes = yield Locate(image)
+        located = time.perf_counter() - start
+        result = yield Detect(image, boxes)
+        self.last_timings = {"locate": located, **result.seconds}
+        present = self.detector.present(result)[: self.max_objects]
+        return [self.detector.detection(result, i, number) for number, i in enumerate(present)]
 
 
 class Tracker:
@@ -91,7 +101,6 @@ class Tracker:
         self.fast = track == "fast"
         self.smooth = smooth
         self.last_timings: dict[str, float] = {}
-        self._cascade = detector.cascade
         self._mean = detector.cascade.mean_shape
         KeypointFilter(self._mean, smooth)  # refuses a wrong strength now, not at the first object
         self._tracks: list[Track] = []
@@ -113,6 +122,10 @@ class Tracker:
         Raises:
             ValueError: an image of another form.
         """
+        return run_together(self.detector, [self.steps(image, time_s)])[0]
+
+    def steps(self, image: Array, time_s: float | None = None) -> Steps:
+        """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
         check_image(image)
         if image.shape != self._shape:
             # Another photo, or a camera that changed its mode: nothing carries over.
@@ -121,11 +134,11 @@ class Tracker:
         dt = self._elapsed(time_s)
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
         if self.detector.spec.box_rule == "image":
-            self._whole_image(image, dt)
+            yield from self._whole_image(image, dt)
         else:
-            self._keep(self._follow(image, dt), dt)
+            self._keep((yield from self._follow(image, dt)), dt)
             if self._search_is_due():
-                self._search(image)
+                yield from self._search(image)
         return [t.shown for t in self._tracks]
 
     def _elapsed(self, time_s: float | None) -> float:
@@ -145,9 +158,10 @@ class Tracker:
         usual = self._usual or FRAME_S
         return min(max(gap, 0.7 * usual), 1.5 * usual)
 
-    def _whole_image(self, image: Array, dt: float) -> None:
+    def _whole_image(self, image: Array, dt: float) -> Work[None]:
         """Every frame shows one object from edge to edge, always the same one, seen by both stages."""
-        result = self._run(self._cascade(image, self.detector.locator(image)[:1]))
+        boxes = yield Locate(image)
+        result = self._timed((yield Detect(image, boxes[:1])))
         known, back = (self._tracks or self._memory.lost), not self._tracks
         self._tracks = []
         if not self.detector.present(result):
@@ -159,20 +173,20 @@ class Tracker:
         self._tracks = [self._seen(known[0], sight, dt) if known else self._new(sight)]
         self._memory.clear()
 
-    def _follow(self, image: Array, dt: float) -> list[tuple[Track, Sight]]:
+    def _follow(self, image: Array, dt: float) -> Work[list[tuple[Track, Sight]]]:
         """Each track that is still there, with what the frame shows of it."""
         tracks = self._tracks
         expected = [t.filter.predict(min(dt, HORIZON_S)) for t in tracks]
         sights: dict[int, Sight] = {}
         far = list(range(len(tracks)))
         if self.fast and tracks:
-            result = self._run(self._cascade.refine(image, expected))
+            result = self._timed((yield Refine(image, expected)))
             off = [self._misplaced(result, i) for i in range(len(tracks))]
             present = set(self.detector.present(result))
             near = [i for i in range(len(tracks)) if i in present and off[i] <= FAR]
             sights = {i: Sight(result, i) for i in near}
             if again := [i for i in near if off[i] > NEARLY]:
-                result = self._run(self._cascade.refine(image, result.keypoints[again]))
+                result = self._timed((yield Refine(image, result.keypoints[again])))
                 there = set(self.detector.present(result))
                 for k, i in enumerate(again):
                     if k in there:
@@ -181,7 +195,7 @@ class Tracker:
                         del sights[i]
             far = [i for i in range(len(tracks)) if i not in sights]
         if far:
-            result = self._run(self._cascade(image, [tight_box(expected[i]) for i in far]))
+            result = self._timed((yield Detect(image, [tight_box(expected[i]) for i in far])))
             for k in self.detector.present(result):
                 sights[far[k]] = Sight(result, k)
         return [(tracks[i], sights[i]) for i in sorted(sights)]
@@ -225,10 +239,10 @@ class Tracker:
         just_lost = any(self._now - t.lost <= SEARCH_FOR_S for t in self._memory.lost)
         return regular or self._lost_now or (again and just_lost)
 
-    def _search(self, image: Array) -> None:
+    def _search(self, image: Array) -> Work[None]:
         """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be."""
         start = time.perf_counter()
-        boxes = self.detector.locator(image)
+        boxes = yield Locate(image)
         self.last_timings["locate"] = time.perf_counter() - start
         taken = [t.shown.box for t in self._tracks]
         new = [b for b in boxes if all(box_iou(b, other) < SAME_PLACE for other in taken)]
@@ -240,7 +254,7 @@ class Tracker:
         ]
         if not new and not moved:
             return
-        result = self._run(self._cascade(image, [*new, *(b for _, b in moved)]))
+        result = self._timed((yield Detect(image, [*new, *(b for _, b in moved)])))
         sights = [Sight(result, i) for i in range(len(result.score))]
         for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
             others = [t.shown.box for t in self._tracks if t is not track]
@@ -255,7 +269,7 @@ class Tracker:
         self._tracks += [self._new(sight) for sight in distinct(sure, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
 
-    def _run(self, result: CascadeResult) -> CascadeResult:
+    def _timed(self, result: CascadeResult) -> CascadeResult:
         for stage, seconds in result.seconds.items():
             self.last_timings[stage] += seconds
         return result

@@ -43,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.npz",
         help="bank of python -m edge_kp.templates (default: build)",
     )
+    model(
+        "--stage1",
+        default="",
+        metavar="RUN",
+        help="take bank and stage 1 of a finished run; train stage 2 alone",
+    )
     model("--k", type=positive, default=64, help="templates in the bank (default 64)")
     model(
         "--sizes",
@@ -75,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
         default=(32, 64),
         metavar=("H1", "H2"),
         help="features of a point in a reading",
+    )
+    model(
+        "--trunks",
+        nargs=2,
+        default=("plain", "plain"),
+        metavar=("T1", "T2"),
+        help="plain (default), or lite0: starts from ImageNet weights and is slow, for a teacher",
     )
     model(
         "--scale",
@@ -110,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
         "--turn", type=number(0, 180), default=30.0, help="random turns up to so many degrees (default 30)"
     )
     training(
+        "--teacher", default="", metavar="RUN", help="stage 2 learns from what this finished run sees as well"
+    )
+    training(
         "--cover", type=number(0, 1), default=0.5, help="share of samples with a random cover (default 0.5)"
     )
     training("--seed", type=natural, default=0)
@@ -128,8 +144,9 @@ def _run(args: argparse.Namespace) -> None:
     try:
         import torch
 
+        from edge_kp.training.both_stages import train_cascade
         from edge_kp.training.finder import train_finder
-        from edge_kp.training.recipe import Recipe, train_cascade
+        from edge_kp.training.recipe import Recipe
     except ImportError as error:
         raise BackendError(
             f"training needs {error.name}: pip install '.[train]' in the project's folder"
@@ -153,6 +170,9 @@ def _run(args: argparse.Namespace) -> None:
             widths=tuple(args.widths),
             readings=tuple(args.readings),
             hidden=tuple(args.hidden),
+            trunks=tuple(args.trunks),
+            stage1=args.stage1,
+            teacher=args.teacher,
             epochs=tuple(args.epochs),
             locator_size=args.locator_size,
             locator_width=args.locator_width,

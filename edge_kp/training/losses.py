@@ -67,3 +67,16 @@ def stage_loss(output: StageOutput, batch: Batch, mean_shape: Tensor) -> dict[st
         parts["correction"] = 0.5 * correction_loss(output.correction, mean_shape, batch)
     parts["total"] = torch.stack(list(parts.values())).sum()
     return parts
+
+
+def teacher_loss(output: StageOutput, teacher: StageOutput, batch: Batch) -> Tensor:
+    """How far a stage is from its teacher on the same crops, in keypoints and in the map they are read from.
+
+    The map (Romero et al. 2015, FitNets) says something of every place in the crop, labelled or not, and so
+    keeps a small network from learning its few labels by heart.
+    """
+    assert output.foretold is not None, "a network with a teacher foretells its map"
+    seen = F.interpolate(teacher.features, size=output.foretold.shape[-1], mode="bilinear", antialias=True)
+    seen = seen / seen.square().mean().sqrt()
+    features = (output.foretold.float() - seen).square().mean()
+    return 4.0 * (features + keypoint_loss(output.keypoints, {**batch, "keypoints": teacher.keypoints}))

@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_kp.training.pretrained import EfficientNetLite0
 from edge_kp.training.sampling import apply_affine, exact_product, gather_cells, pixel_grid, sample
 from edge_kp.types import Array
+
+TRUNKS = ("plain", "lite0")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class NetworkConfig:
         bank: mix templates; False regresses the prior keypoints directly, for comparison only.
         readings: how often features are read at the keypoints found so far, to correct them.
         hidden: features of each point in a reading.
+        trunk: one of :data:`TRUNKS`; ``lite0`` is pretrained and slow, for a teacher.
+        taught: channels of the teacher's feature map that is foretold in training; 0 without a teacher.
     """
 
     size: int
@@ -36,6 +41,8 @@ class NetworkConfig:
     bank: bool = True
     readings: int = 2
     hidden: int = 64
+    trunk: str = "plain"
+    taught: int = 0
 
     def __post_init__(self) -> None:
         if self.size % 16 or self.size < 32:
@@ -44,6 +51,8 @@ class NetworkConfig:
             raise ValueError(f"width: expected a multiple of 8 from 8 up, got {self.width}")
         if self.readings < 1 or self.hidden < 1:
             raise ValueError(f"expected at least one reading and feature, got {self.readings}, {self.hidden}")
+        if self.trunk not in TRUNKS:
+            raise ValueError(f"trunk: expected one of {', '.join(TRUNKS)}, got {self.trunk!r}")
 
 
 class StageOutput(NamedTuple):
@@ -51,7 +60,8 @@ class StageOutput(NamedTuple):
 
     Shapes: keypoints and prior_keypoints (B, N, 2), and so are the keypoints halfway, after every reading but
     the last; mixture_logits (B, K); score_logit (B,); visibility_logits (B, N); attribute_logits (B, A);
-    correction (B, 2, 3), corrected → input crop.
+    correction (B, 2, 3), corrected → input crop; features (B, width, G, G), the map that points are read
+    from; foretold (B, taught, G, G), a teacher's map told from it, None without a teacher.
     """
 
     keypoints: Tensor
@@ -62,6 +72,8 @@ class StageOutput(NamedTuple):
     attribute_logits: Tensor
     correction: Tensor | None
     halfway: tuple[Tensor, ...]
+    features: Tensor
+    foretold: Tensor | None
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -198,19 +210,26 @@ class StageNet(nn.Module):
         self.config = config
         k, n, _ = templates.shape
         self.points = n
-        w, deep = config.width, 5 * config.width
+        w = config.width
         self.correction = CorrectionNet(config.size) if config.correct else None
-        self.stem = nn.Sequential(conv_bn(3, 16, stride=2), nn.ReLU())
-        self.quarter = Down(16, w, 1)
-        self.eighth = Down(w, 2 * w, 2)
-        self.sixteenth = Down(2 * w, 4 * w, 2)
-        self.top = Down(4 * w, deep, 1)
-        self.lateral_eighth = conv_bn(2 * w, w, 1)
-        self.lateral_sixteenth = conv_bn(4 * w, w, 1)
+        channels: tuple[int, ...] = (w, 2 * w, 4 * w, 5 * w)
+        self.pretrained = None
+        if config.trunk == "lite0":
+            self.pretrained = EfficientNetLite0()
+            channels = self.pretrained.channels
+            self.lateral_quarter = conv_bn(channels[0], w, 1)
+        else:
+            self.stem = nn.Sequential(conv_bn(3, 16, stride=2), nn.ReLU())
+            self.quarter = Down(16, channels[0], 1)
+            self.eighth = Down(channels[0], channels[1], 2)
+            self.sixteenth = Down(channels[1], channels[2], 2)
+            self.top = Down(channels[2], channels[3], 1)
+        self.lateral_eighth = conv_bn(channels[1], w, 1)
+        self.lateral_sixteenth = conv_bn(channels[2], w, 1)
         self.local = nn.Sequential(conv_bn(w, w), nn.ReLU())
 
         side = math.ceil(config.size / 32)
-        self.pool = nn.Sequential(conv_bn(deep, 32, 1), nn.ReLU(), nn.Flatten())
+        self.pool = nn.Sequential(conv_bn(channels[3], 32, 1), nn.ReLU(), nn.Flatten())
         self.context = nn.Linear(32 * side * side, 256)
         self.mixture = nn.Linear(256, k if config.bank else 2 * n)
         self.score = nn.Linear(256, 1)
@@ -226,6 +245,7 @@ class StageNet(nn.Module):
         readings = [Reading(w, cell, n, config.hidden, 256) for _ in range(config.readings)]
         self.readings: Sequence[Reading] = nn.ModuleList(readings)  # type: ignore[assignment]
         self.visibility = nn.Conv1d(config.hidden, 1, 1)
+        self.foretell = nn.Conv2d(w, config.taught, 1) if config.taught else None
         self.register_buffer("pixel_grid", pixel_grid(config.size), persistent=False)
 
     def forward(self, image: Tensor, gather: bool = False) -> StageOutput:
@@ -239,10 +259,8 @@ class StageNet(nn.Module):
             correction = self.correction(image)
             image = sample(image.float(), correction, self.pixel_grid, "border")
 
-        quarter = self.quarter(self.stem(image))
-        eighth = self.eighth(quarter)
-        sixteenth = self.sixteenth(eighth)
-        context = F.relu(self.context(self.pool(self.top(sixteenth))))
+        quarter, eighth, sixteenth, top = self._maps(image)
+        context = F.relu(self.context(self.pool(top)))
         heads = [self.mixture, self.score, self.attributes, *(r.context for r in self.readings)]
         logits, score, attributes, *contexts = side_by_side(heads, context)
         logits = logits.float()
@@ -268,7 +286,19 @@ class StageNet(nn.Module):
             attributes.float(),
             correction,
             tuple(found[1:-1]),
+            local,
+            None if self.foretell is None else self.foretell(local),
         )
+
+    def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Features at 1/4 (``width`` channels), 1/8, 1/16 and 1/32 of the image."""
+        if self.pretrained is not None:
+            first, *others = self.pretrained(image)
+            return self.lateral_quarter(first), *others
+        quarter = self.quarter(self.stem(image))
+        eighth = self.eighth(quarter)
+        sixteenth = self.sixteenth(eighth)
+        return quarter, eighth, sixteenth, self.top(sixteenth)
 
     def mix(self, mixture: Tensor) -> Tensor:
         """(B, K) probabilities × templates → (B, 2N), in float32: bfloat16 would round to 1/256 of a crop."""

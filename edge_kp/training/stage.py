@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.crops import CropDataset
 from edge_kp.training.loop import LoopConfig, Place, Task, batch_loader, train_network
-from edge_kp.training.losses import stage_loss
-from edge_kp.training.network import NetworkConfig, StageNet, normalise
+from edge_kp.training.losses import Batch, stage_loss, teacher_loss
+from edge_kp.training.network import NetworkConfig, StageNet, StageOutput, normalise
 from edge_kp.types import Array
 
 
@@ -27,22 +28,60 @@ def train_stage(
     loop: LoopConfig,
     out: Path,
     place: Place,
+    teacher: StageNet | None = None,
 ) -> StageNet:
-    """Train a stage (:func:`train_network`), or go on with it, and return the averaged network."""
+    """Train a stage (:func:`train_network`), or go on with it, and return the averaged network.
+
+    Args:
+        teacher: learn from what this one sees in every crop as well, see :func:`teacher_loss`.
+    """
     torch.manual_seed(loop.seed)
-    net = StageNet(net_config, templates).to(place.device)
+    net = StageNet(net_config, templates)
+    if net.pretrained is not None:
+        net.pretrained.load_pretrained()
+    net.to(place.device)
     mean_shape = torch.from_numpy(train.view.mean_shape.astype(np.float32)).to(place.device)
+    pupil = Pupil(mean_shape, teacher, place.device, loop.amp)
     task = Task(
         net,
         train,
         asdict(net_config),
-        _identity(net_config, templates, loop, train, validation),
-        lambda output, batch: stage_loss(output, batch, mean_shape),
+        _identity(net_config, templates, loop, train, validation, teacher),
+        pupil.loss,
         lambda average: validate(average, validation, loop, place),
         objective="nme",
     )
     train_network(task, loop, out, place)
     return load_stage(out / "best.pt", templates).to(place.device)
+
+
+class Pupil:
+    """The loss of a stage, with or without a teacher.
+
+    Args:
+        mean_shape: (N, 2) canonical shape.
+        teacher: a stage for the same crops at any size.
+    """
+
+    def __init__(self, mean_shape: Tensor, teacher: StageNet | None, device: torch.device, amp: bool) -> None:
+        self.mean_shape = mean_shape
+        self.amp = amp
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def loss(self, output: StageOutput, batch: Batch) -> dict[str, Tensor]:
+        parts = stage_loss(output, batch, self.mean_shape)
+        if self.teacher is not None:
+            image = normalise(batch["image"])
+            size = self.teacher.config.size
+            if image.shape[-1] != size:
+                image = F.interpolate(image, size=size, mode="bilinear", antialias=True)
+            with torch.no_grad(), torch.autocast(image.device.type, torch.bfloat16, enabled=self.amp):
+                seen = self.teacher(image)
+            parts["teacher"] = teacher_loss(output, seen, batch)
+            parts["total"] = parts["total"] + parts["teacher"]
+        return parts
 
 
 @torch.no_grad()
@@ -71,7 +110,12 @@ def validate(net: nn.Module, data: CropDataset, loop: LoopConfig, place: Place) 
 
 
 def _identity(
-    net: NetworkConfig, templates: Array, loop: LoopConfig, data: CropDataset, validation: CropDataset
+    net: NetworkConfig,
+    templates: Array,
+    loop: LoopConfig,
+    data: CropDataset,
+    validation: CropDataset,
+    teacher: StageNet | None,
 ) -> str:
     """Digest of all that decides the result; the worker count does not."""
     settings = {**asdict(loop), "workers": None, **asdict(net), "augmentation": asdict(data.augmentation)}  # type: ignore[arg-type]
@@ -79,6 +123,9 @@ def _identity(
     digest.update(templates.tobytes())
     if data.view.errors is not None:
         digest.update(data.view.errors.tobytes())
+    if teacher is not None:
+        for value in teacher.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
     digest.update(data.index.tobytes())
     if data.ends is not None:
         digest.update(data.ends.tobytes())

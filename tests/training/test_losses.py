@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from edge_kp.training.losses import (
     correction_loss,
     keypoint_loss,
     stage_loss,
+    teacher_loss,
     visibility_loss,
 )
 from edge_kp.training.network import StageOutput
@@ -103,7 +105,7 @@ def test_a_batch_without_objects_costs_nothing_and_has_gradients() -> None:
     points = predicted().requires_grad_()
     scores, others = logits(B).requires_grad_(), logits(B, A).requires_grad_()
     seen, turn = logits(B, N).requires_grad_(), logits(B, 2, 3).requires_grad_()
-    out = StageOutput(points, points, logits(B, 4), scores, seen, others, turn, (points,))
+    out = StageOutput(points, points, logits(B, 4), scores, seen, others, turn, (points,), points, None)
     parts = stage_loss(out, data, MEAN_SHAPE)
     assert {name: v.item() for name, v in parts.items() if name not in ("score", "total")} == dict.fromkeys(
         ("keypoints", "prior", "halfway", "visibility", "attributes", "correction"), 0.0
@@ -173,7 +175,16 @@ def test_attribute_loss_equals_plain_python() -> None:
 def test_the_whole_is_the_sum_of_its_parts() -> None:
     data = batch()
     out = StageOutput(
-        predicted(1), predicted(2), logits(B, 4), logits(B), logits(B, N), logits(B, A), None, ()
+        predicted(1),
+        predicted(2),
+        logits(B, 4),
+        logits(B),
+        logits(B, N),
+        logits(B, A),
+        None,
+        (),
+        predicted(1),
+        None,
     )
     parts = stage_loss(out, data, MEAN_SHAPE)
     assert set(parts) == {"keypoints", "prior", "score", "visibility", "attributes", "total"}
@@ -196,9 +207,46 @@ def test_the_score_learns_absence_too() -> None:
 
     def cost(score: list[float]) -> float:
         out = StageOutput(
-            points, points, logits(B, 4), torch.tensor(score), logits(B, N), logits(B, A), None, ()
+            points,
+            points,
+            logits(B, 4),
+            torch.tensor(score),
+            logits(B, N),
+            logits(B, A),
+            None,
+            (),
+            points,
+            None,
         )
         return float(stage_loss(out, data, MEAN_SHAPE)["score"])
 
     right, half, wrong = cost([5.0, -5, 5, -5]), cost([5.0, 5, 5, -5]), cost([-5.0, 5, -5, 5])
     assert right < half < wrong
+
+
+def test_a_teacher_pulls_keypoints_and_features_towards_its_own() -> None:
+    data = batch()
+    data["weight"][3] = 0  # shows no object: there is no keypoint to agree on
+    maps = torch.randn(B, 7, 4, 4, generator=torch.Generator().manual_seed(4))
+
+    def output(points: torch.Tensor, foretold: torch.Tensor | None) -> StageOutput:
+        rest = logits(B, 4), logits(B), logits(B, N), logits(B, A), None, ()
+        return StageOutput(points, points, *rest, maps, foretold)
+
+    taught = output(predicted(1), None)
+    scale = maps.square().mean().sqrt()
+    agrees = float(teacher_loss(output(taught.keypoints, maps / scale), taught, data))
+    assert agrees == pytest.approx(0, abs=0.05)
+    moved = taught.keypoints.clone()
+    moved[0, 0, 0] += 0.1
+    assert float(teacher_loss(output(moved, maps / scale), taught, data)) > agrees + 0.1
+    moved = taught.keypoints.clone()
+    moved[3] += 0.1
+    assert float(teacher_loss(output(moved, maps / scale), taught, data)) == pytest.approx(agrees)
+    assert float(teacher_loss(output(taught.keypoints, -maps / scale), taught, data)) == pytest.approx(
+        agrees + 4 * 4, rel=1e-3
+    )
+    # A map of another size is compared place by place all the same.
+    finer = F.interpolate(maps, scale_factor=2.0)
+    coarse = output(taught.keypoints, maps / scale)
+    assert float(teacher_loss(coarse, taught._replace(features=finer), data)) < agrees + 4

@@ -18,10 +18,11 @@ from edge_kp.errors import DataError, ModelError
 from edge_kp.templates import TemplateBank
 from edge_kp.train import main
 from edge_kp.training import split as split_module
+from edge_kp.training.both_stages import train_cascade
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.locating import LocatorConfig, load_locator
 from edge_kp.training.loop import Place
-from edge_kp.training.recipe import Recipe, load_run, model_spec, train_cascade
+from edge_kp.training.recipe import Recipe, load_run, model_spec
 from edge_kp.training.split import training_samples
 
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
@@ -190,6 +191,47 @@ def test_another_command_is_refused(
         f"error: {tiny_run}: holds a run of other settings; choose another --out or remove the folder"
     ]
     assert (tiny_run / "run.json").read_bytes() == before
+
+
+# ---- a stage 2 of its own ------------------------------------------------------------------------------
+
+
+def test_stage_2_is_trained_behind_the_stage_1_of_a_run_and_taught_by_another(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run")]
+    command += ["--part", "stages", "--stage1", str(tiny_run), "--teacher", str(tiny_run)]
+    command += ["--widths", "8", "16", "--sizes", "48", "64"]
+    assert main(command) == 0
+    for name in ("templates.npz", "stage1_errors.npz", "stage1/best.pt"):
+        assert (tmp_path / "run" / name).read_bytes() == (tiny_run / name).read_bytes()
+    _, _, _, stage2 = load_run(tmp_path / "run")
+    assert (stage2.config.size, stage2.config.width, stage2.config.taught) == (64, 16, 8)
+    log = (tmp_path / "run" / "stage2" / "log.csv").read_text().splitlines()
+    assert "teacher" in log[0].split(",")
+    assert not (tmp_path / "run" / "stage1" / "log.csv").exists()
+    assert main(command) == 0, "goes on with a finished run"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stage1", "{run}", "--sizes", "64", "48"], "sizes 48 there and 64 here"),
+        (["--stage1", "{run}", "--scale", "2"], "scale 1.6 there and 2.0 here"),
+        (["--stage1", "{run}", "--templates", "{run}/templates.npz"], "give one of the two"),
+        (["--stage1", "{run}/nothing"], "not a training run"),
+        (["--teacher", "{run}/nothing"], "not a training run"),
+        (["--trunks", "plain", "huge"], "trunk: expected one of plain, lite0"),
+    ],
+)
+def test_runs_that_cannot_help_are_refused(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run")]
+    assert main([*command, *(a.format(run=tiny_run) for a in arguments)]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"data": ', "\xff"])

@@ -1,0 +1,225 @@
+"""From data set names to a trained cascade: bank → stage 1 → its errors → stage 2 → evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from edge_kp.errors import ModelError
+from edge_kp.files import replacing
+from edge_kp.schema import KeypointSchema
+from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
+from edge_kp.templates.picture import draw_bank
+from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
+from edge_kp.training.augment import Augmentation
+from edge_kp.training.checkpoints import load_stage
+from edge_kp.training.crops import CropDataset, StageView, alignment_error
+from edge_kp.training.datasets import Dataset
+from edge_kp.training.evaluation import evaluate, summary_table
+from edge_kp.training.loop import LoopConfig, Place, batch_loader
+from edge_kp.training.network import StageNet, normalise
+from edge_kp.training.recipe import (
+    CHECK_CROPS,
+    Recipe,
+    check_recipe,
+    claim,
+    load_cascade,
+    load_run,
+    loop_config,
+    network_config,
+    wait,
+)
+from edge_kp.training.regions import OVERSAMPLING, cut_regions
+from edge_kp.training.split import training_samples
+from edge_kp.training.stage import train_stage
+from edge_kp.types import Array
+
+
+def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> dict[str, Any]:
+    """Train both stages into ``out``, or go on where an interrupted run stands.
+
+    Writes ``run.json``, ``templates.npz`` and ``.png``, ``stage1/``, ``stage1_errors.npz``, ``stage2/`` and
+    ``evaluation.json``; returns the latter's content.
+
+    Raises:
+        DataError: unusable data, every problem on a line of its own.
+        ModelError: ``out`` holds a run of other settings.
+    """
+    train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    check_recipe(recipe, train, place)
+    teacher = _teacher(recipe, train.schema)
+    claim(recipe, out, place)
+    if recipe.stage1:
+        _take_stage1(recipe, out, place)
+    schema = train.schema
+    bank = _bank(recipe, train, out, place)
+    attributes = attribute_names([s.attributes for s in train.samples])
+    shape_attributes = ShapeAttributes(bank)
+    box_side = OVERSAMPLING * recipe.sizes[0] / recipe.scale
+    shape_side = OVERSAMPLING * recipe.sizes[1] * SHAPE_EXTENT
+    regions, held_regions = (
+        cut_regions(samples, box_side, recipe.box_rule, place.first, shape_side)
+        for samples in (train.samples, held)
+    )
+    counts = [s.repeat for s in train.samples]
+    augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
+    labels = (shape_attributes, attributes, schema.flip_index if schema.can_flip else None)
+
+    def crops(stage: int, view: StageView) -> tuple[CropDataset, CropDataset]:
+        """Training and validation crops of a stage."""
+        ends = [math.ceil(s.until * recipe.epochs[stage]) for s in train.samples]
+        common = (view, *labels, recipe.seed)
+        measured = CropDataset(regions, *common, augmentation, counts=counts)
+        weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
+        if place.first:
+            for name, has, has_not in zip(attributes, weights.positive, weights.negative, strict=True):
+                print(f"attribute {name}: weight {has:.2f} with, {has_not:.2f} without")
+        return (
+            CropDataset(regions, *common, augmentation, weights, counts, ends=ends),
+            CropDataset(held_regions, *common),
+        )
+
+    def loop(stage: int) -> LoopConfig:
+        return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
+
+    view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
+    if recipe.stage1:
+        stage1 = load_stage(out / "stage1" / "best.pt", bank.templates).to(place.device)
+    else:
+        config = network_config(recipe, 0, attributes)
+        stage1 = train_stage(config, bank.templates, *crops(0, view1), loop(0), out / "stage1", place)
+    errors = _stage1_errors(
+        stage1,
+        CropDataset(
+            held_regions,
+            view1,
+            *labels,
+            recipe.seed + 1,
+            augmentation,
+            counts=-(-2000 // len(held_regions)),
+            negatives=0.0,
+        ),
+        out / "stage1_errors.npz",
+        loop(0),
+        place,
+    )
+    view2 = StageView(recipe.sizes[1], bank.mean_shape, errors=errors)
+    config = network_config(recipe, 1, attributes, 0 if teacher is None else teacher.config.width)
+    train_stage(config, bank.templates, *crops(1, view2), loop(1), out / "stage2", place, teacher)
+    if not place.first:
+        return {}
+    first, second = (CropDataset(held_regions[:16], view, *labels, recipe.seed) for view in (view1, view2))
+    with replacing(out / CHECK_CROPS) as part:
+        np.savez(
+            part,
+            stage1=np.stack([first[i]["image"] for i in range(len(first))]),
+            stage2=np.stack([second[i]["image"] for i in range(len(second))]),
+        )
+    summary = evaluate(load_cascade(out, place.device), held, "jitter").summary()
+    result = {
+        "boxes": "jitter",
+        "note": "held-back samples; they chose the checkpoint",
+        "samples": len(held),
+        "summary": summary,
+    }
+    with replacing(out / "evaluation.json") as part:
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
+    return result
+
+
+def _teacher(recipe: Recipe, schema: KeypointSchema) -> StageNet | None:
+    """Stage 2 of the run that teaches.
+
+    Raises:
+        ModelError: that run is not finished, or knows other keypoints.
+    """
+    if not recipe.teacher:
+        return None
+    _, bank, _, teacher = load_run(Path(recipe.teacher))
+    if bank.schema != schema:
+        raise ModelError(f"--teacher {recipe.teacher}: its keypoints are not those of the data")
+    return teacher
+
+
+def _take_stage1(recipe: Recipe, out: Path, place: Place) -> None:
+    """Copy bank and stage 1 of another run, and how far that stage was found to be off.
+
+    Raises:
+        ModelError: that run is not finished so far, or its stage 1 is not the one that the recipe tells of.
+    """
+    run = Path(recipe.stage1)
+    other = Recipe.read(run / "run.json")
+    pairs = ("sizes", "widths", "readings", "hidden", "trunks")
+    for name in (*pairs, "scale", "box_rule"):
+        theirs, ours = getattr(other, name), getattr(recipe, name)
+        if name in pairs:
+            theirs, ours = theirs[0], ours[0]
+        if theirs != ours:
+            raise ModelError(f"--stage1 {run}: {name} {theirs} there and {ours} here; train with the same")
+    bank = TemplateBank.load(run / "templates.npz")
+    load_stage(run / "stage1" / "best.pt", bank.templates)
+    if place.first:
+        (out / "stage1").mkdir(exist_ok=True)
+        for name in ("templates.npz", "templates.png", "stage1_errors.npz", "stage1/best.pt"):
+            with replacing(out / name) as part:
+                try:
+                    shutil.copyfile(run / name, part)
+                except OSError as error:
+                    raise ModelError(
+                        f"{run / name}: {error.strerror}; finish that run with python -m edge_kp.train"
+                    ) from error
+    wait(place)
+
+
+def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBank:
+    path = out / "templates.npz"
+    if place.first and not path.exists():
+        shapes = np.concatenate([np.repeat(s.keypoints[None], s.repeat, 0) for s in train.samples])
+        if recipe.templates:
+            bank = TemplateBank.load(recipe.templates)
+        else:
+            bank = build_bank(train.schema, shapes, recipe.k, recipe.seed)
+        nearest = nearest_template(bank, align_to_mean(bank, shapes))
+        shares = np.bincount(nearest, minlength=len(bank)) / len(shapes)
+        cv2.imwrite(str(path.with_suffix(".png")), draw_bank(bank, shares))
+        bank.save(path)
+    wait(place)
+    bank = TemplateBank.load(path)
+    if bank.schema != train.schema:
+        raise ModelError(f"{path}: its keypoints are not those of the data; choose another --out")
+    return bank
+
+
+@torch.no_grad()
+def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfig, place: Place) -> Array:
+    """(M, 4) errors of stage 1 on augmented held-back crops; kept in a file, so that a resumed run agrees."""
+    if place.first and not path.exists():
+        rows = []
+        for batch in batch_loader(data, np.arange(len(data)).reshape(1, -1), loop, place, split=loop.batch):
+            keypoints = net(normalise(batch["image"])).keypoints.cpu().numpy().astype(np.float64)
+            truth = torch.where(batch["labelled"][..., None] > 0, batch["keypoints"], torch.nan).cpu().numpy()
+            rows += [
+                alignment_error(p, t.astype(np.float64), data.view.mean_shape)
+                for p, t in zip(keypoints, truth, strict=True)
+            ]
+        errors = np.clip(np.stack(rows), [-1.0, -0.5, -0.3, -0.3], [1.0, 0.5, 0.3, 0.3])
+        with replacing(path) as part:
+            np.savez(part, errors=errors)
+    wait(place)
+    errors = np.asarray(np.load(path)["errors"])
+    if place.first:
+        spread = np.sqrt((errors**2).mean(0))
+        print(
+            f"stage 1 misplaces the second crop by (RMS) {np.degrees(spread[0]):.2f}°,"
+            f" {100 * spread[1]:.2f} % of its scale,"
+            f" {100 * spread[2]:.2f} and {100 * spread[3]:.2f} % of its side"
+        )
+    return errors
