@@ -26,7 +26,8 @@ from edge_kp import Detection, Detector, Tracker
 from edge_kp.cli import natural, positive, run_cli
 from edge_kp.errors import DataError
 from edge_kp.geometry import box_iou, invert, transform_points
-from edge_kp.live.source import Frame, open_source
+from edge_kp.live.frames import Frame
+from edge_kp.live.source import open_source
 from edge_kp.modeldir import find_model, read_model
 from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import MAX_OBJECTS, TRACK

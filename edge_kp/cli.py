@@ -47,12 +47,17 @@ def run_cli(
     body: Callable[[argparse.Namespace], None],
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,
+    settle: Callable[[argparse.Namespace], argparse.Namespace] = lambda args: args,
 ) -> int:
-    """Parse and run; returns the exit code: 0, 1 for bad input, 130 after Ctrl-C (argparse exits with 2)."""
+    """Parse and run; returns the exit code: 0, 1 for bad input, 130 after Ctrl-C (argparse exits with 2).
+
+    Args:
+        settle: makes the final arguments of those parsed, or refuses them, by ``parser.error`` or an error.
+    """
     parser.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     try:
-        body(args)
+        body(settle(args))
     except (EdgeKpError, OSError) as error:  # a path that cannot be written or read is bad input, too
         if args.verbose:
             traceback.print_exc()

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -16,7 +17,7 @@ from edge_kp.cascade import Cascade, CascadeResult, FusedCascade
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import tight_box
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
-from edge_kp.modeldir import checked_file, find_model, read_model
+from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import pose_model
 from edge_kp.types import Array, Detection, HeadPose
@@ -73,6 +74,7 @@ class Detector:
                 return opened.enter_context(open_backend(backend, path, self.precision, threads))
 
             first, second = network("cascade" if self.fused else "stage1"), network("stage2")
+            _check_outputs(folder, self.spec, second)
             self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
             if self.spec.locator == "network":
                 self.locator = NetworkLocator(
@@ -185,6 +187,17 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_outputs(folder: Path, spec: ModelSpec, stage2: Backend) -> None:
+    """Raises: ModelError: the network tells of other points or attributes than ``model.json``."""
+    out = stage2.run(np.zeros((1, spec.sizes[1], spec.sizes[1], 3), np.uint8))
+    for name, expected in (("keypoints", len(spec.schema)), ("attributes", len(spec.attributes))):
+        if out[name].shape[1] != expected:
+            raise ModelError(
+                f"{folder}: model.json names {expected} {name}, the network gives {out[name].shape[1]}; "
+                "copy the whole model folder or export it again"
+            )
 
 
 def check_image(image: Array) -> None:

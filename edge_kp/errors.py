@@ -32,3 +32,7 @@ class SourceError(EdgeKpError):
 
 class SinkError(EdgeKpError):
     """An output (window, video, JSONL) that cannot be opened or written."""
+
+
+class ConfigError(EdgeKpError):
+    """A settings file that cannot be used."""

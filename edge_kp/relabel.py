@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_kp.cli import number, run_cli
-from edge_kp.errors import BackendError
+from edge_kp.errors import BackendError, ModelError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -20,7 +20,13 @@ def _parser() -> argparse.ArgumentParser:
         " where a set's own labels are less exact than the run. What the two disagree on is left out.",
     )
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="folder that python -m edge_kp.train wrote")
+    add(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        help="folder that python -m edge_kp.train wrote; of several, the mean is taken",
+    )
     add("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write, for --data ibug:DIR")
     add(
@@ -44,9 +50,13 @@ def _run(args: argparse.Namespace) -> None:
             f"relabelling needs {error.name}: pip install '.[train]' in the project's folder"
         ) from error
     with training_place("auto") as place:
-        cascade = load_cascade(args.run, place.device)
-        samples = load_dataset(args.data, cascade.spec.schema).samples
-        done = relabel(cascade, samples, args.out, args.limit / 100)
+        cascades = [load_cascade(run, place.device) for run in args.run]
+        schema = cascades[0].spec.schema
+        for run, cascade in zip(args.run, cascades, strict=True):
+            if cascade.spec.schema != schema:
+                raise ModelError(f"{run}: its keypoints are not those of {args.run[0]}")
+        samples = load_dataset(args.data, schema).samples
+        done = relabel(cascades, samples, args.out, args.limit / 100)
     print(
         f"{args.out}: {done.written} of {len(samples)} photos; left out: {done.unseen} where the run sees no"
         f" object, {done.disputed} where it disagrees with the label; next: --data ibug:{args.out}"

@@ -1,33 +1,39 @@
-"""``python -m edge_kp.run``: keypoints of a camera, clip, picture or stream; shown, saved, or both."""
+"""``python -m edge_kp.run``: keypoints of cameras, clips, pictures or streams; shown, saved, sent, or all."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edge_kp.backends import BACKENDS, PRECISIONS
-from edge_kp.cli import positive, run_cli
+from edge_kp.cli import number, positive, run_cli
+from edge_kp.config import with_config
 from edge_kp.detector import CASCADES, Detector
-from edge_kp.errors import BackendError, SinkError
+from edge_kp.live.checking import check
+from edge_kp.live.csv_sink import CsvSink
+from edge_kp.live.following import Follower, Together
+from edge_kp.live.frames import CaptureOptions, Source
+from edge_kp.live.lines import JsonlSink
+from edge_kp.live.messages import MqttSink, UdpSink
+from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
+from edge_kp.live.page import PageSink
+from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.preview import Preview, display_available
-from edge_kp.live.sinks import Draw, ImageSink, JsonlSink, VideoSink
-from edge_kp.live.source import IMAGE_SUFFIXES, Source, input_files, open_source
-from edge_kp.live.statistics import Result, Spread, Summary
-from edge_kp.overlay import draw_detections
-from edge_kp.parity import table
-from edge_kp.schema import KeypointSchema
+from edge_kp.live.sinks import ImageSink, VideoSink
+from edge_kp.live.source import open_lasting
+from edge_kp.live.statistics import Statistics
+from edge_kp.live.status import Status, last_line, live_line
 from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
-from edge_kp.types import Array
 
-FileSink = JsonlSink | VideoSink | ImageSink
+FILE_SINKS = (VideoSink, ImageSink, JsonlSink, CsvSink)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,15 +41,35 @@ def _parser() -> argparse.ArgumentParser:
         "python -m edge_kp.run",
         description="Find keypoints in live video. q or Esc in the window, or Ctrl-C, ends the run.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--camera", type=_index, metavar="N", help="index of a camera, usually 0")
-    source.add_argument(
-        "--source", metavar="WHAT", help="video file, picture, folder of pictures, /dev/videoN or URL"
+    source = parser.add_argument_group("source").add_argument
+    source("--camera", type=_index, action="append", metavar="N", help="index of a camera, usually 0")
+    source(
+        "--source",
+        action="append",
+        metavar="WHAT",
+        help="video file, picture, folder or pattern of pictures, /dev/videoN, URL, csi://N or GStreamer"
+        " pipeline; given again, several are followed at once",
     )
-    source.add_argument(
+    source("--width", type=positive, metavar="PX", help="ask the camera for pictures so wide")
+    source("--height", type=positive, metavar="PX", help="and so high")
+    source("--fps", type=number(0.1, 1000), metavar="F", help="and so many a second")
+    source(
+        "--rotate", type=int, choices=(0, 90, 180, 270), default=0, help="turn pictures clockwise, degrees"
+    )
+    source("--mirror", action="store_true", help="exchange left and right")
+    source(
+        "--give-up",
+        type=number(0, 1e9),
+        metavar="S",
+        help="end when a camera or stream has been gone for S seconds (default: wait until it is back)",
+    )
+    parser.add_argument(
         "--check",
         action="store_true",
-        help="hold the networks on this device against the model's stored results, and end",
+        help="try the networks, and the sources and outputs named, say what would fail, and end",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="RUN.toml", help="settings by the names of these flags, which win"
     )
     parser.add_argument("--model", default="face68", help="name or folder of a model (default face68)")
     parser.add_argument(
@@ -88,12 +114,35 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"look for newcomers in every Nth frame (default {LOCATE_EVERY})",
     )
-    parser.add_argument("--headless", action="store_true", help="no window")
-    parser.add_argument("--save", type=Path, metavar="OUT.mp4", help="write a video with the keypoints drawn"
-                        " in (for a picture: out.png); an existing file is replaced")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="OUT.jsonl", help="write one line of JSON per frame;"
-                        " an existing file is replaced")  # fmt: skip
-    parser.add_argument("--max-frames", type=positive, metavar="N", help="end after N frames")
+    output = parser.add_argument_group("output").add_argument
+    output("--headless", action="store_true", help="no window")
+    output(
+        "--save",
+        type=Path,
+        metavar="OUT.mp4",
+        help="write a video with the keypoints drawn in (for a picture: out.png; for several sources"
+        " out-0.mp4, out-1.mp4, …); an existing file is replaced",
+    )
+    replaced = "an existing file is replaced"
+    output("--json", type=Path, metavar="OUT.jsonl", help=f"write one line of JSON per frame; {replaced}")
+    output("--csv", type=Path, metavar="OUT.csv", help=f"write one row per object and frame; {replaced}")
+    output("--udp", metavar="udp://HOST:PORT", help="send each frame's JSON as a datagram")
+    output("--mqtt", metavar="mqtt://[USER:PASSWORD@]HOST/TOPIC", help="publish each frame's JSON")
+    output("--serve", type=_port, metavar="PORT", help="live page in the browser, with a record button")
+    output(
+        "--bind",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="who may open the page (default: this machine alone; 0.0.0.0: everybody who reaches it)",
+    )
+    output(
+        "--record-to",
+        type=Path,
+        default=Path("out"),
+        metavar="DIR",
+        help="where the page records to (default out)",
+    )
+    output("--max-frames", type=positive, metavar="N", help="end after N frames")
     return parser
 
 
@@ -105,66 +154,101 @@ def _index(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, such as 8080, got {text!r}")
+    return int(text)
+
+
+def _specs(args: argparse.Namespace) -> list[str | int]:
+    return [*(args.camera or []), *(args.source or [])]
+
+
+def _capture_options(args: argparse.Namespace) -> CaptureOptions:
+    return CaptureOptions(args.width, args.height, args.fps, args.rotate, args.mirror)
+
+
+def _outputs(args: argparse.Namespace) -> Outputs:
+    return Outputs(args.save, args.json, args.csv, args.udp, args.mqtt, args.serve, args.bind, args.record_to)
+
+
 def _body(args: argparse.Namespace) -> None:
     if args.check:
-        _check(args)
+        check(partial(_detector, args), _specs(args), _capture_options(args), _outputs(args))
         return
-    spec = args.source if args.camera is None else args.camera
-    _refuse_overwriting(spec, [args.save, args.json])
-    painter = _Painter()
-    source = open_source(spec)
-    try:
-        still = (
-            not source.live and Path(str(spec)).suffix.lower() in IMAGE_SUFFIXES and Path(str(spec)).is_file()
-        )
-        save, notice, window = args.save, "", None
-        if not args.headless:
-            shown, why = display_available()
-            if shown:
-                window = Preview(f"edge_kp {source.name}", painter, any_key=still)
-            elif save is None:
-                save = Path("out", _stem(source, spec) + (".png" if still else ".mp4"))
-                notice = f"{why}: saving to {save} instead"
-                _refuse_overwriting(spec, [save])
-            else:
-                notice = f"{why}: only saving to {save}"
-        sinks = _sinks(save, args.json, painter, source, still, create_parent=save is not args.save)
-    except BaseException:
-        source.close()
-        raise
+    with ExitStack() as opened:
+        _run(args, opened)
+
+
+def _run(args: argparse.Namespace, opened: ExitStack) -> None:
+    """Open all, run, close; until the run owns the sources, ``opened`` closes them."""
+    specs, wanted = _specs(args), _outputs(args)
+    refuse_overwriting(specs, wanted)
+    painter, status, stats = Painter(), Status(), Statistics()
+    sources: list[Source] = []
+    for spec in specs:
+        source = open_lasting(spec, _capture_options(args), args.give_up)
+        opened.callback(source.close)
+        sources.append(source)
+    still = len(specs) == 1 and not sources[0].live and _is_picture(specs[0])
+    window, notice = None, ""
+    if not args.headless:
+        shown, why = display_available()
+        if shown:
+            titles = [f"edge_kp {name}" for name in _different([source.name for source in sources])]
+            window = Preview(titles, painter, any_key=still)
+        elif wanted == Outputs(bind=wanted.bind, record_to=wanted.record_to):
+            wanted = replace(
+                wanted, save=Path("out", _stem(sources[0], specs[0]) + (".png" if still else ".mp4"))
+            )
+            notice = f"{why}: saving to {wanted.save} instead"
+            refuse_overwriting(specs, wanted)
+        else:
+            saving = f"only saving to {wanted.save}" if wanted.save is not None else "no window"
+            notice = f"{why}: {saving}"
+    sinks = open_outputs(
+        wanted,
+        sources,
+        painter,
+        stats.summary,
+        still=still,
+        create_parent=wanted.save is not args.save,
+    )
 
     @contextmanager
     def worker() -> Iterator[Worker]:
         with _detector(args) as detector:
             painter.schema, painter.label = detector.schema, f"{detector.model_name} {detector.backend_name}"
-            width, height = source.size
-            rate = f" {source.fps:.4g} fps" if source.fps and not still else ""
             status.line(
                 f"model {detector.model_name} | backend {detector.backend_name} {detector.precision} on "
-                f"{detector.device} | source {source.name} {width}x{height}{rate}"
+                f"{detector.device} | source {', '.join(_told(source, still) for source in sources)}"
             )
-            if notice:
-                status.line(notice)
-            yield _worker(detector, args, still)
+            for line in (notice, *(f"live page: {s.url}" for s in sinks if isinstance(s, PageSink))):
+                if line:
+                    status.line(line)
+            yield Together(detector, [_follower(detector, args, still) for _ in sources])
 
-    status = _Status()
     pipeline = Pipeline(
-        source,
+        sources,
         worker,
         sinks,
+        stats=stats,
         window=window,
         hold=still,
         max_frames=args.max_frames,
-        on_tick=lambda summary: status.update(_live_line(summary)) if summary.frames else None,
+        on_tick=lambda summary: status.update(live_line(summary)) if summary.frames else None,
     )
+    opened.pop_all()  # each is closed in its own thread from here on
     reason = ""
     try:
         reason = pipeline.run()
     finally:
-        summary = pipeline.stats.summary()
+        summary = stats.summary()
         if summary.frames:
-            status.line(_last_line(summary, source, sinks))
-    if reason == "signal" and not source.live:
+            files = [sink.name for sink in sinks if isinstance(sink, FILE_SINKS) and sink.written]
+            lost = {sink.name: sink.lost for sink in sinks if isinstance(sink, (UdpSink, MqttSink))}
+            status.line(last_line(summary, sources, files, lost))
+    if reason == "signal" and not any(source.live for source in sources):
         raise KeyboardInterrupt  # a file is not done yet, and a script should see that; a camera never is
 
 
@@ -178,18 +262,7 @@ def _detector(args: argparse.Namespace) -> Detector:
     )
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Raises: BackendError: this device computes something else."""
-    with _detector(args) as detector:
-        rows = detector.check()
-        what = f"{detector.model_name} {detector.precision} in {detector.backend_name} on {detector.device}"
-    print(table(rows))
-    if not all(row.passed for row in rows):
-        raise BackendError(f"{what} does not give what the model was exported with; try another --backend")
-    print(f"{what} gives what the model was exported with")
-
-
-def _worker(detector: Detector, args: argparse.Namespace, still: bool) -> Worker:
+def _follower(detector: Detector, args: argparse.Namespace, still: bool) -> Follower:
     if args.track == "off" or still:
         return EachFrame(detector, args.max_objects)
     return Tracker(
@@ -197,65 +270,20 @@ def _worker(detector: Detector, args: argparse.Namespace, still: bool) -> Worker
     )
 
 
-class _Painter:
-    """Draws results once the model, and with it the schema, is known."""
-
-    def __init__(self) -> None:
-        self.schema: KeypointSchema | None = None
-        self.label = ""
-
-    def __call__(self, result: Result) -> Array:
-        assert self.schema is not None, "no result comes before the model is loaded"
-        text = f"{self.label}  {result.timings['total'] * 1000:.0f} ms"
-        return draw_detections(result.frame.image, result.detections, self.schema, text=text)
+def _told(source: Source, still: bool) -> str:
+    width, height = source.size
+    rate = f" {source.fps:.4g} fps" if source.fps and not still else ""
+    return f"{source.name} {width}x{height}{rate}"
 
 
-class _Status:
-    """Lines on stderr. In a terminal the live line is rewritten in place; in a log each one is a line."""
-
-    def __init__(self) -> None:
-        self._rewrites = sys.stderr.isatty()
-        self._pending = False
-
-    def update(self, text: str) -> None:
-        if not self._rewrites:
-            return self._write(f"{text}\n")
-        width = shutil.get_terminal_size().columns - 1
-        self._pending = True
-        return self._write(f"\r\x1b[K{text[:width]}")
-
-    def line(self, text: str) -> None:
-        start = "\r\x1b[K" if self._pending else ""
-        self._pending = False
-        self._write(f"{start}{text}\n")
-
-    def _write(self, text: str) -> None:
-        with suppress(OSError):  # the terminal may be gone; the run and its files are not
-            sys.stderr.write(text)
-            sys.stderr.flush()
+def _different(names: Sequence[str]) -> list[str]:
+    """Names of windows: two of the same would be one window."""
+    return [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names)]
 
 
-def _sinks(
-    save: Path | None, json: Path | None, draw: Draw, source: Source, still: bool, create_parent: bool
-) -> list[FileSink]:
-    sinks: list[FileSink] = []
-    if save is not None and still and save.suffix.lower() in IMAGE_SUFFIXES:
-        sinks.append(ImageSink(save, draw, create_parent=create_parent))
-    elif save is not None:
-        sinks.append(VideoSink(save, draw, fps=source.fps, live=source.live, create_parent=create_parent))
-    if json is not None:
-        sinks.append(JsonlSink(json))
-    return sinks
-
-
-def _refuse_overwriting(spec: str | int, outputs: Sequence[Path | None]) -> None:
-    """Raises: SinkError: an output is an input, or both outputs are one file."""
-    paths = [path for path in outputs if path is not None]
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise SinkError(f"{paths[0]}: --save and --json name the same file: choose two")
-    for path in paths:
-        if path.exists() and any(path.samefile(file) for file in input_files(spec)):
-            raise SinkError(f"{path}: this is the source itself: choose another file to write to")
+def _is_picture(spec: str | int) -> bool:
+    path = Path(str(spec))
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _stem(source: Source, spec: str | int) -> str:
@@ -265,45 +293,22 @@ def _stem(source: Source, spec: str | int) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.") or "result"
 
 
-def _live_line(summary: Summary) -> str:
-    """What matters most comes first: a narrow terminal cuts the end off."""
-    unsaved = sum(summary.sink_dropped.values())
-    dropped = f"dropped {summary.dropped}" + (f", unsaved {unsaved}" if unsaved else "")
-    times = dict(summary.stages)
-    if summary.age is not None:
-        times = {"age": summary.age, **times}
-    spreads = "  ".join(f"{name} {spread.p50:.1f}/{spread.p95:.1f}" for name, spread in times.items())
-    return f"{summary.fps:.1f} fps | {dropped} | p50/p95 ms: {spreads}"
-
-
-def _ms(spread: Spread) -> str:
-    return f"{spread.p50:.1f}/{spread.p95:.1f} ms"
-
-
-def _last_line(summary: Summary, source: Source, sinks: Sequence[FileSink]) -> str:
-    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
-    parts = [f"{frames} in {summary.elapsed_s:.1f} s ({summary.mean_fps:.1f} fps)"]
-    parts.append(f"objects in {summary.with_objects}")
-    if "total" in summary.stages:
-        parts.append(f"p50/p95 total {_ms(summary.stages['total'])}")
-    if "locate" in summary.stages:
-        parts.append(f"searched {summary.searches} frames for {_ms(summary.stages['locate'])} each")
-    if summary.age is not None:
-        parts.append(f"age {_ms(summary.age)}")
-    if source.live:
-        parts.append(f"{summary.dropped} dropped")
-    if source.skipped:
-        parts.append(f"{source.skipped} damaged skipped")
-    parts += [f"{count} not saved to {name}" for name, count in summary.sink_dropped.items()]
-    written = [sink.name for sink in sinks if sink.written]
-    if written:
-        parts.append(f"wrote {', '.join(written)}")
-    return "done: " + " | ".join(parts)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    return run_cli(_body, _parser(), argv)
+    parser = _parser()
+
+    def settle(args: argparse.Namespace) -> argparse.Namespace:
+        if args.config is not None:
+            args = with_config(args, parser, argv)
+        if args.camera and args.source:
+            parser.error(
+                "--camera and --source: name several sources by --source alone (camera 0: --source 0)"
+            )
+        if not (args.camera or args.source or args.check):
+            parser.error("one of --camera, --source and --check is needed")
+        return args
+
+    return run_cli(_body, parser, argv, settle)
 
 
 if __name__ == "__main__":

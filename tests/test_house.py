@@ -21,10 +21,11 @@ LIVE = 4
 # The longest name that fits decides; a new file needs a floor here.
 FLOORS = {
     **dict.fromkeys(("errors", "files", "types", "schema"), 0),
+    "config": 0,
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),
     **dict.fromkeys(("modeldir", "parity", "backends"), 2),
-    **dict.fromkeys(("stage", "cascade", "locator", "detector", "identity", "tracker"), 3),
+    **dict.fromkeys(("stage", "cascade", "locator", "detector", "identity", "together", "tracker"), 3),
     "": 3,  # the package itself: the public names
     "live": LIVE,
     "training": ANNEX,
@@ -33,6 +34,8 @@ FLOORS = {
     ),
 }
 ROOMS = {
+    "aiohttp": ("edge_kp/live/page/",),
+    "paho": ("edge_kp/live/messages.py",),
     "torch": ("edge_kp/training/", "edge_kp/train.py"),
     "onnx": ("edge_kp/training/",),
     "onnxsim": ("edge_kp/training/",),
@@ -48,6 +51,8 @@ ROOMS = {
 }
 
 DEVICES = (
+    "aiohttp",
+    "paho",
     "openvino",
     "tensorrt",
     "tensorrt_rtx",

@@ -1,12 +1,15 @@
 """The command line over the real model: what it writes, how it ends, and what it says when it cannot run."""
 
+import csv
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import cv2
@@ -15,6 +18,7 @@ import pytest
 
 import edge_kp
 from edge_kp import run
+from edge_kp.schema import KeypointSchema
 
 CLIP = Path(edge_kp.__file__).parent / "assets" / "astronaut.mp4"
 WAIT_S = 60
@@ -177,12 +181,46 @@ def test_a_missing_model_is_one_line_and_an_older_result_stays(capsys):
     assert Path("o.jsonl").read_text() == "older\n"
 
 
+def damage_file(folder):
+    path = folder / "stage2.int8-cpu.onnx"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def damage_schema(folder):
+    path = folder / "model.json"
+    data = json.loads(path.read_text())
+    data["schema"] = KeypointSchema("part", ("a", "b", "c"), (), (), (0, 1)).to_json()
+    data["mean_shape"] = data["mean_shape"][:3]
+    path.write_text(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (
+            lambda folder: (folder / "stage1.int8-cpu.onnx").unlink(),
+            "stage1.int8-cpu.onnx: missing; copy the whole",
+        ),
+        (damage_file, "stage2.int8-cpu.onnx: differs from the hash in model.json"),
+        (damage_schema, "model.json names 3 keypoints, the network gives 68"),
+    ],
+    ids=["missing", "cut-short", "another-schema"],
+)
+def test_a_damaged_model_is_one_line_and_an_older_result_stays(capsys, damage, expected):
+    shutil.copytree(CLIP.parents[1] / "models" / "face68", "model")
+    damage(Path("model"))
+    Path("o.jsonl").write_text("older\n")
+    arguments = ["--source", str(CLIP), "--model", "model", "--precision", "int8", "--json", "o.jsonl"]
+    assert expected in refused(capsys, *arguments, "--headless")
+    assert Path("o.jsonl").read_text() == "older\n"
+
+
 def test_outputs_that_cannot_be_written_are_one_line(capsys):
     source = ["--source", str(CLIP), "--headless"]
     assert "there is no folder" in refused(capsys, *source, "--save", "none/o.mp4")
     assert "there is no folder" in refused(capsys, *source, "--json", "none/o.jsonl")
     assert "cannot write this kind of file" in refused(capsys, *source, "--save", "o.txt")
-    assert "same file" in refused(capsys, *source, "--save", "o.mp4", "--json", "./o.mp4")
+    assert "name the same file" in refused(capsys, *source, "--save", "o.mp4", "--json", "./o.mp4")
 
 
 def test_the_source_is_never_overwritten(capsys):
@@ -200,7 +238,7 @@ def test_the_source_is_never_overwritten(capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_ends_the_run_with_one_error(capsys):
+def test_a_full_disk_under_the_only_output_ends_the_run(capsys):
     assert run.main(["--source", str(CLIP), "--headless", "--json", "/dev/full"]) == 1
     err = capsys.readouterr().err
     assert err.splitlines()[-1].startswith("error: /dev/full: no space left on device")
@@ -218,6 +256,9 @@ def test_a_full_disk_ends_the_run_with_one_error(capsys):
         ["--source", "a.mp4", "--max-frames", "-3"],
         ["--source", "a.mp4", "--threads", "0"],
         ["--source", "a.mp4", "--no-such-flag"],
+        ["--source", "a.mp4", "--serve", "70000"],
+        ["--source", "a.mp4", "--rotate", "45"],
+        ["--source", "a.mp4", "--fps", "0"],
     ],
 )
 def test_bad_usage_exits_with_2(arguments, capsys):
@@ -229,13 +270,7 @@ def test_bad_usage_exits_with_2(arguments, capsys):
 
 @linux
 def test_ctrl_c_in_a_file_leaves_whole_files_and_exits_with_130():
-    # Pictures enough that the run cannot end by itself before the signal: the same one, linked.
-    Path("in").mkdir()
-    ok, image = cv2.VideoCapture(str(CLIP)).read()
-    assert ok
-    cv2.imwrite("in/0.png", image)
-    for i in range(1, 3000):
-        os.link("in/0.png", f"in/{i}.png")
+    many_pictures(Path("in"))
     command = [sys.executable, "-m", "edge_kp.run", "--source", "in", "--headless", "--save", "o.mp4"]
     command += ["--json", "/dev/stdout"]
     # The package as it lies here, also where it is not installed.
@@ -256,3 +291,185 @@ def test_ctrl_c_in_a_file_leaves_whole_files_and_exits_with_130():
     assert "wrote o.mp4" in err
     written = [json.loads(line) for line in Path("lines").read_text().splitlines()]
     assert frame_count("o.mp4") == len(written) >= 3
+
+
+# ---- several sources, other outputs ------------------------------------------------------------------------
+
+
+def test_two_clips_are_followed_at_once_as_each_would_be_alone(capsys):
+    arguments = ["--headless", "--max-objects", "1", "--json"]
+    assert run.main(["--source", str(CLIP), *arguments, "alone.jsonl", "--max-frames", "12"]) == 0
+    two = ["--source", str(CLIP), "--source", str(CLIP), *arguments, "two.jsonl"]
+    assert run.main([*two, "--max-frames", "24", "--save", "o.mp4", "--csv", "o.csv"]) == 0
+    alone, both = records("alone.jsonl"), records("two.jsonl")
+    assert sorted((line["source"], line["frame"]) for line in both) == [
+        (s, i) for s in (0, 1) for i in range(12)
+    ]
+    for source in (0, 1):
+        lines = [line for line in both if line["source"] == source]
+        assert [{**line, "source": 0} for line in lines] == alone
+        assert frame_count(f"o-{source}.mp4") == 12
+    with open("o.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(line["detections"]) for line in both) > 0
+    err = capsys.readouterr().err
+    assert "24 frames" in err
+    assert "wrote o-0.mp4, o-1.mp4, two.jsonl, o.csv" in err
+
+
+def test_a_clip_is_turned_and_mirrored_before_anything_is_found():
+    arguments = ["--source", str(CLIP), "--headless", "--max-frames", "3", "--save"]
+    assert run.main([*arguments, "plain.mp4"]) == 0
+    assert run.main([*arguments, "turned.mp4", "--rotate", "90"]) == 0
+    plain, turned = (cv2.VideoCapture(name).read()[1] for name in ("plain.mp4", "turned.mp4"))
+    assert turned.shape == (plain.shape[1], plain.shape[0], 3)
+
+
+def test_outputs_that_fail_together_name_the_same_file(capsys):
+    source = ["--source", str(CLIP), "--headless"]
+    assert "name the same file" in refused(capsys, *source, "--csv", "o.txt", "--json", "o.txt")
+    assert "write" in refused(capsys, *source, "--udp", "192.168.1.20")
+    assert "topic" in refused(capsys, *source, "--mqtt", "mqtt://127.0.0.1")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_ends_one_output_and_the_others_are_whole(capsys):
+    arguments = ["--source", str(CLIP), "--headless", "--max-frames", "6", "--json", "/dev/full"]
+    assert run.main([*arguments, "--save", "o.mp4"]) == 1
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1].startswith("error: /dev/full: no space left on device")
+    assert "6 not saved to /dev/full" in err
+    assert frame_count("o.mp4") == 6
+
+
+def many_pictures(folder):
+    """A folder that takes longer than any test: the same picture, linked."""
+    folder.mkdir()
+    ok, image = cv2.VideoCapture(str(CLIP)).read()
+    assert ok
+    cv2.imwrite(str(folder / "0.png"), image)
+    for i in range(1, 3000):
+        os.link(folder / "0.png", folder / f"{i}.png")
+
+
+@linux
+def test_the_live_page_shows_the_run_and_records_it():
+    many_pictures(Path("in"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "edge_kp.run", "--source", "in", "--headless", "--serve", str(port)]
+    process = subprocess.Popen(
+        [*command, "--record-to", "recorded"],
+        env={**os.environ, "PYTHONPATH": str(CLIP.parents[2])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(path, method="GET"):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+        request.add_header("X-Edge-KP", "1")
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+            return answer.read()
+
+    try:
+        end = time.monotonic() + WAIT_S
+        while True:  # until the first objects are there
+            try:
+                if b'"pose"' in ask("/state"):
+                    break
+            except OSError:
+                pass
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert b"<title>edge_kp" in ask("/")
+        ask("/record/start", "POST")
+        while not list(Path("recorded").glob("*.jsonl")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        ask("/record/stop", "POST")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert f"live page: http://127.0.0.1:{port}/" in err
+    (lines,) = Path("recorded").glob("*.jsonl")
+    assert len(records(lines)) == frame_count(lines.with_suffix(".mp4")) >= 1
+
+
+# ---- settings from a file ---------------------------------------------------------------------------------
+
+
+def test_settings_come_from_a_file_and_flags_win():
+    Path("run.toml").write_text(
+        f"source = [{str(CLIP)!r}]\nheadless = true\njson = 'file.jsonl'\nmax_frames = 5\nmirror = false\n"
+    )
+    assert run.main(["--config", "run.toml"]) == 0
+    assert len(records("file.jsonl")) == 5
+    assert run.main(["--config", "run.toml", "--max-frames", "2", "--json", "flag.jsonl"]) == 0
+    assert len(records("flag.jsonl")) == 2
+    assert len(records("file.jsonl")) == 5
+    ok, image = cv2.VideoCapture(str(CLIP)).read()
+    assert ok
+    cv2.imwrite("one.png", image)
+    assert run.main(["--config", "run.toml", "--source", "one.png"]) == 0, "another source, not one more"
+    assert [line["source"] for line in records("file.jsonl")] == [0]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("sorce = 'a.mp4'", "run.toml: sorce: no such setting; is it source?"),
+        ("xyzzy = 1", "run.toml: xyzzy: no such setting; there are "),
+        ("headless = 1", "run.toml: headless: expected true or false, got 1"),
+        ("threads = true", "run.toml: threads: expected a text or a number, got True"),
+        ("json = ['a', 'b']", "run.toml: json: expected one value, got a list of 2"),
+        ("[source]\nname = 'a'", "run.toml: source: expected a text or a number"),
+        ("source = ", "run.toml: not TOML"),
+        ("config = 'other.toml'", "run.toml: config: no such setting"),
+    ],
+)
+def test_a_file_of_settings_that_cannot_be_used_is_one_line(capsys, content, expected):
+    Path("run.toml").write_text(content)
+    assert expected in refused(capsys, "--config", "run.toml", "--headless", "--source", str(CLIP))
+
+
+def test_a_missing_file_of_settings_is_one_line(capsys):
+    assert "none.toml: no such file" in refused(capsys, "--config", "none.toml").lower()
+
+
+# ---- trying it all beforehand -----------------------------------------------------------------------------
+
+
+def test_a_check_tries_networks_sources_and_outputs_and_writes_nothing(capsys):
+    before = sorted(Path().rglob("*"))
+    arguments = [
+        "--check",
+        "--source",
+        str(CLIP),
+        "--save",
+        "o.mp4",
+        "--json",
+        "o.jsonl",
+        "--udp",
+        "udp://[::1]:9",
+    ]
+    assert run.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line for line in out.splitlines() if line.startswith(("ok ", "FAILS"))][1:] == [
+        line for line in out.splitlines() if "astronaut" in line or "outputs" in line
+    ]
+    assert "gives what the model was exported with" in out
+    assert "outputs: o.mp4, o.jsonl, udp://[::1]:9" in out
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_check_says_all_that_would_fail(capsys):
+    arguments = ["--check", "--model", "no_such_model", "--source", "none.mp4", "--json", "none/o.jsonl"]
+    assert run.main(arguments) == 1
+    out, err = capsys.readouterr()
+    for part in ("no_such_model", "none.mp4: no such file"):
+        assert any(part in line for line in out.splitlines() if line.startswith("FAILS"))
+        assert any(part in line for line in err.splitlines() if line.startswith("error: "))

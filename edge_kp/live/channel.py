@@ -1,4 +1,4 @@
-"""The hand-over between two threads of the loop."""
+"""The hand-over between threads of the loop."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Channel(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T, wait: bool) -> int:
-        """Hand over an item: wait for room, or displace the oldest. Ignored once the channel has ended.
+        """Hand over an item: wait for room, or displace the oldest.
 
         Returns:
-            How many items were displaced.
+            How many items were lost: displaced ones, or this one where the channel has ended.
         """
         displaced = 0
         with self._changed:
             while wait and len(self._items) >= self._limit and not self._ended:
                 self._changed.wait()
             if self._ended:
-                return 0
+                return 1
             while len(self._items) >= self._limit:
                 self._items.popleft()
                 displaced += 1
@@ -37,11 +37,10 @@ class Channel(Generic[T]):
             self._changed.notify_all()
         return displaced
 
-    def get(self) -> T | None:
-        """Wait for the next item; None once the channel has ended and is empty."""
+    def get(self, timeout: float | None = None) -> T | None:
+        """The next item; None once the channel has ended and is empty, or after ``timeout`` seconds."""
         with self._changed:
-            while not self._items and not self._ended:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._items or self._ended, timeout)
             item = self._items.popleft() if self._items else None
             self._changed.notify_all()
         return item
@@ -52,6 +51,11 @@ class Channel(Generic[T]):
             item = self._items.popleft() if self._items else None
             self._changed.notify_all()
         return item
+
+    @property
+    def ended(self) -> bool:
+        with self._changed:
+            return self._ended
 
     def end(self) -> None:
         """Nothing more will be put; what is inside can still be got."""
@@ -65,5 +69,59 @@ class Channel(Generic[T]):
             self._ended = True
             lost = len(self._items)
             self._items.clear()
+            self._changed.notify_all()
+        return lost
+
+
+class Inbox(Generic[T]):
+    """The newest item of each of several threads, for one thread that takes all there is at once.
+
+    Args:
+        count: threads that put, each into a slot of its own.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._slots: dict[int, T] = {}
+        self._open = set(range(count))
+        self._changed = threading.Condition()
+
+    def put(self, slot: int, item: T, wait: bool) -> int:
+        """Fill a slot: wait until it is empty, or displace what is in it.
+
+        Returns:
+            How many items were lost: the displaced one, or this one where the slot has ended.
+        """
+        with self._changed:
+            while wait and slot in self._slots and slot in self._open:
+                self._changed.wait()
+            if slot not in self._open:
+                return 1
+            displaced = int(slot in self._slots)
+            self._slots[slot] = item
+            self._changed.notify_all()
+        return displaced
+
+    def take(self) -> list[T]:
+        """Wait for items; all there are, in the order of their slots. Empty once every slot has ended."""
+        with self._changed:
+            while not self._slots and self._open:
+                self._changed.wait()
+            items = [self._slots[slot] for slot in sorted(self._slots)]
+            self._slots.clear()
+            self._changed.notify_all()
+        return items
+
+    def end(self, slot: int) -> None:
+        """Nothing more will be put into a slot; what is in it can still be taken."""
+        with self._changed:
+            self._open.discard(slot)
+            self._changed.notify_all()
+
+    def close(self) -> int:
+        """End all slots, and let go of what is in them; returns how many items that were."""
+        with self._changed:
+            self._open.clear()
+            lost = len(self._slots)
+            self._slots.clear()
             self._changed.notify_all()
         return lost

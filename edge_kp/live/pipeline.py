@@ -1,8 +1,11 @@
-"""The running loop: capture thread → newest frame → inference thread → bounded queues → sink threads.
+"""The running loop: capture threads → newest frames → inference thread → bounded queues → sink threads.
 
 A live source is never queued: the newest frame wins, and what is lost is counted. A file or folder is handed
-over frame by frame, so nothing is lost. The main thread shows the preview, because windows demand it, and
-waits; whatever goes wrong in any thread stops all of them and is raised there.
+over frame by frame, so nothing is lost. Frames of several sources that wait are inferred together. The main
+thread shows the preview, because windows demand it, and waits.
+
+A frame that cannot be inferred is counted and left out, and an output that fails is closed and left behind,
+as long as there is another; any other error of a thread stops all of them and is raised in the main one.
 """
 
 from __future__ import annotations
@@ -13,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from types import FrameType
 from typing import Protocol
 
-from edge_kp.live.channel import Channel
-from edge_kp.live.source import Frame, Source
+from edge_kp.errors import SinkError
+from edge_kp.live.channel import Channel, Inbox
+from edge_kp.live.following import Found
+from edge_kp.live.frames import Frame, Source
 from edge_kp.live.statistics import Result, Statistics, Summary
-from edge_kp.types import Array, Detection
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +34,14 @@ _SINK_THREAD = "edge_kp sink "
 # After a signal: so long may sinks go on writing what is finished, then so long may threads take to end.
 DRAIN_S = 1.0
 GRACE_S = 1.5
+FAILED_IN_A_ROW = 30  # frames; then it is no matter of a frame
 
 
 class Worker(Protocol):
-    """What runs in the inference thread; a tracker is one.
+    """What runs in the inference thread."""
 
-    Attributes:
-        last_timings: seconds of the last update by stage; 0 for a stage that did not run.
-    """
-
-    last_timings: dict[str, float]
-
-    def update(self, image: Array, time_s: float | None = None) -> list[Detection]: ...
+    def update(self, frames: Sequence[Frame]) -> list[Found]:
+        """What is in each of the frames, which are of different sources."""
 
 
 class Sink(Protocol):
@@ -48,9 +49,13 @@ class Sink(Protocol):
 
     Attributes:
         name: what to call it, usually its path.
+        source: number of the only source whose results it takes; None takes those of all.
     """
 
     name: str
+
+    @property
+    def source(self) -> int | None: ...
 
     def write(self, result: Result) -> None: ...
 
@@ -72,11 +77,12 @@ class Pipeline:
     """One run over a source.
 
     Args:
-        source: closed by the run, in the thread that reads it.
+        sources: each is read and closed in a thread of its own.
         worker: called in the inference thread, where the context it returns is also entered and left, so
             that whatever the worker holds (a CUDA context, an engine) lives in that thread alone.
         sinks: each is written to and closed in a thread of its own. With a live source a slow sink loses
             results, which are counted; otherwise inference waits for it.
+        stats: counts and times go there; by default into :attr:`stats` of its own.
         window: the preview, shown from the thread that calls :meth:`run`.
         hold: keep the window open on the last result until the user closes it.
         max_frames: end after so many results.
@@ -85,10 +91,11 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Source,
+        sources: Sequence[Source],
         worker: Callable[[], AbstractContextManager[Worker]],
         sinks: Sequence[Sink] = (),
         *,
+        stats: Statistics | None = None,
         window: Window | None = None,
         hold: bool = False,
         max_frames: int | None = None,
@@ -97,13 +104,13 @@ class Pipeline:
     ) -> None:
         if max_frames is not None and max_frames < 1:
             raise ValueError(f"max_frames: expected at least 1, got {max_frames}")
-        self.stats = Statistics()
-        self._source, self._worker, self._sinks = source, worker, tuple(sinks)
+        self.stats = stats or Statistics()
+        self._sources, self._worker, self._sinks = tuple(sources), worker, tuple(sinks)
         self._window, self._hold, self._max_frames = window, hold, max_frames
         self._on_tick, self._tick_s = on_tick, tick_s
-        self._frames: Channel[Frame] = Channel(1)
+        self._frames: Inbox[Frame] = Inbox(len(self._sources))
         self._outputs = [Channel[Result](SINK_QUEUE) for _ in self._sinks]
-        self._shown: Channel[Result] = Channel(1)
+        self._shown = [Channel[Result](1) for _ in self._sources]
         self._ready = threading.Event()
         self._stopping = threading.Event()
         self._signal: int | None = None
@@ -111,6 +118,8 @@ class Pipeline:
         self._reason = ""
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._failed = 0  # calls of the worker in a row
+        self._working_outputs = len(self._sinks) + (window is not None)
 
     def run(self) -> str:
         """Run to the end; finished results are written and sinks closed when this returns or raises.
@@ -122,19 +131,22 @@ class Pipeline:
         Raises:
             SourceError, SinkError, …: the first error of any thread.
         """
-        capture = threading.Thread(target=self._capture, name="edge_kp capture", daemon=True)
+        captures = [
+            threading.Thread(target=self._capture, args=(i,), name=f"edge_kp capture {i}", daemon=True)
+            for i in range(len(self._sources))
+        ]
         workers = [threading.Thread(target=self._infer, name="edge_kp inference", daemon=True)]
         for sink, output in zip(self._sinks, self._outputs, strict=True):
             name = _SINK_THREAD + sink.name
             workers.append(threading.Thread(target=self._sink, args=(sink, output), name=name, daemon=True))
         with self._catch_signals():
-            for thread in (capture, *workers):
+            for thread in (*captures, *workers):
                 thread.start()
             try:
                 self._wait(workers)
             finally:
                 self._stop("quit")
-                self._join([capture, *workers])
+                self._join([*captures, *workers])
                 if self._window is not None:
                     self._window.close()
         if self._error is not None:
@@ -149,50 +161,53 @@ class Pipeline:
         with self._lock:
             self._reason = self._reason or reason
         self._stopping.set()
-        self._frames.close()
+        self.stats.drop(self._frames.close())
+        for source in self._sources:
+            source.stop()
 
     def _fail(self, error: BaseException) -> None:
+        self._note(error)
+        self._stop("error")
+
+    def _note(self, error: BaseException) -> None:
         with self._lock:
             if self._error is None:
                 self._error = error
-        self._stop("error")
 
-    def _capture(self) -> None:
-        live = self._source.live
+    def _capture(self, number: int) -> None:
+        source = self._sources[number]
         try:
             while not self._stopping.is_set():
-                frame = self._source.read()
+                frame = source.read()
                 if frame is None:
                     break
-                displaced = self._frames.put(frame, wait=not live)
+                lost = self._frames.put(number, replace(frame, source=number), wait=not source.live)
                 # While the model is still loading, frames are read only to keep the camera's buffer fresh.
-                if displaced and self._ready.is_set():
-                    self.stats.drop(displaced)
+                loading = not self._ready.is_set() and not self._stopping.is_set()
+                if loading:
+                    self.stats.capture(1 - lost, 0)
+                else:
+                    self.stats.capture(1, lost)
         except BaseException as error:
             self._fail(error)
         finally:
-            self._frames.end()
+            self._frames.end(number)
             with suppress(Exception):
-                self._source.close()
+                source.close()
 
     def _infer(self) -> None:
-        live = self._source.live
         done = 0
         reason = "end"
         try:
             with self._worker() as worker:
                 self._ready.set()
-                while (frame := self._frames.get()) is not None:
-                    start = time.perf_counter()
-                    detections = worker.update(frame.image, frame.time_s)
-                    total = time.perf_counter() - start
-                    result = Result(frame, detections, {"total": total, **worker.last_timings})
-                    self.stats.add(result, live)
-                    for sink, output in zip(self._sinks, self._outputs, strict=True):
-                        self.stats.sink_drop(sink.name, output.put(result, wait=not live))
-                    if self._window is not None:
-                        self._shown.put(result, wait=False)
-                    done += 1
+                while frames := self._frames.take():
+                    if self._max_frames is not None:
+                        self.stats.drop(max(0, len(frames) - (self._max_frames - done)))
+                        frames = frames[: self._max_frames - done]
+                    for result in self._results(worker, frames):
+                        self._deliver(result)
+                    done += len(frames)
                     if done == self._max_frames:
                         reason = "limit"
                         break
@@ -203,20 +218,67 @@ class Pipeline:
             for output in self._outputs:
                 output.end()
 
+    def _results(self, worker: Worker, frames: Sequence[Frame]) -> list[Result]:
+        """What the worker finds in the frames; nothing where it fails, unless it always does."""
+        start = time.perf_counter()
+        try:
+            found = worker.update(frames)
+        except Exception as error:
+            self.stats.fail(len(frames))
+            self._failed += 1
+            if self._failed >= FAILED_IN_A_ROW:
+                raise
+            if self._failed == 1:
+                log.warning("a frame could not be inferred and is left out: %s", error)
+                log.debug("cause", exc_info=error)
+            return []
+        self._failed = 0
+        total = time.perf_counter() - start
+        results = []
+        for frame, (detections, timings) in zip(frames, found, strict=True):
+            results.append(Result(frame, detections, {"total": total, **timings}))
+            self.stats.add(results[-1], self._sources[frame.source].live)
+        return results
+
+    def _deliver(self, result: Result) -> None:
+        live = self._sources[result.frame.source].live
+        for sink, output in zip(self._sinks, self._outputs, strict=True):
+            if sink.source in (None, result.frame.source):
+                self.stats.sink_drop(sink.name, output.put(result, wait=not live))
+        if self._window is not None:
+            self._shown[result.frame.source].put(result, wait=False)
+
     def _sink(self, sink: Sink, output: Channel[Result]) -> None:
         try:
             while (result := output.get()) is not None:
                 if time.monotonic() > self._give_up_at:
                     self.stats.sink_drop(sink.name, 1 + output.close())
                     break
-                sink.write(result)
+                try:
+                    sink.write(result)
+                except BaseException:
+                    self.stats.sink_drop(sink.name, 1)
+                    raise
+                self.stats.deliver(sink.name)
         except BaseException as error:
-            self._fail(error)
-            output.close()
+            self.stats.sink_drop(sink.name, output.close())
+            self._sink_failed(error)
         try:
             sink.close()
         except BaseException as error:
+            self._sink_failed(error)
+
+    def _sink_failed(self, error: BaseException) -> None:
+        """Go on without an output, if it is one of several; its error is told now, and raised at the end."""
+        with self._lock:
+            self._working_outputs -= 1
+            last = self._working_outputs <= 0
+        if last or not isinstance(error, SinkError):
             self._fail(error)
+            return
+        self._note(error)
+        if not self._stopping.is_set():
+            log.error("%s; going on without it", error)
 
     def _wait(self, workers: Sequence[threading.Thread]) -> None:
         """Show, tick and watch for signals until inference and sinks have ended."""
@@ -236,15 +298,18 @@ class Pipeline:
             if self._window is None or self._stopping.is_set():
                 alive[0].join(0.05)
                 continue
-            if (result := self._shown.take()) is not None:
-                self._window.show(result)
+            self._show(self._window)
             if self._window.wants_to_quit():
                 self._stop("quit")
         if self._window is not None and self._error is None and self._reason in ("end", "limit"):
-            if (result := self._shown.take()) is not None:
-                self._window.show(result)
+            self._show(self._window)
             while self._hold and self._signal is None and not self._window.wants_to_quit():
                 pass
+
+    def _show(self, window: Window) -> None:
+        for shown in self._shown:
+            if (result := shown.take()) is not None:
+                window.show(result)
 
     def _join(self, threads: Sequence[threading.Thread]) -> None:
         """Wait for the threads, but not for ever: one may hang in a driver or on a dead disk."""

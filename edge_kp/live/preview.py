@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import cv2
@@ -47,31 +48,32 @@ def display_available() -> tuple[bool, str]:
 
 
 class Preview:
-    """A window with the newest result. Made and used in the main thread; opened by the first result.
+    """The newest results, in a window for each source, opened by its first. Used in the main thread.
 
     Args:
-        title: of the window.
+        titles: of the windows.
         draw: makes the picture of a result.
         any_key: end on any key, for a single picture, and not only on q or Esc.
     """
 
-    def __init__(self, title: str, draw: Draw, *, any_key: bool = False) -> None:
-        self._title = title
+    def __init__(self, titles: Sequence[str], draw: Draw, *, any_key: bool = False) -> None:
+        self._titles = titles
         self._draw = draw
         self._any_key = any_key
-        self._open = False
+        self._open: set[str] = set()
 
     def show(self, result: Result) -> None:
         """Raises: SinkError: the window system refuses."""
         image = self._draw(result)
+        title = self._titles[result.frame.source]
         try:
-            if not self._open:
-                cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            if title not in self._open:
+                cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
                 height, width = image.shape[:2]
                 scale = min(1.0, 1280 / width, 800 / height)
-                cv2.resizeWindow(self._title, max(int(width * scale), 64), max(int(height * scale), 64))
-                self._open = True
-            cv2.imshow(self._title, image)
+                cv2.resizeWindow(title, max(int(width * scale), 64), max(int(height * scale), 64))
+                self._open.add(title)
+            cv2.imshow(title, image)
         except cv2.error as error:
             raise SinkError(f"the preview window failed ({error.err}): run again with --headless") from error
 
@@ -83,13 +85,13 @@ class Preview:
         if key >= 0 and (self._any_key or key & 0xFF in _QUIT_KEYS):
             return True
         try:
-            return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+            return any(cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1 for title in self._open)
         except cv2.error:  # Qt forgets a last window that was closed by its own button
             return True
 
     def close(self) -> None:
-        if self._open:
-            self._open = False
+        for title in self._open:
             with suppress(cv2.error):  # already closed by the user
-                cv2.destroyWindow(self._title)
+                cv2.destroyWindow(title)
                 cv2.waitKey(1)
+        self._open.clear()

@@ -1,4 +1,4 @@
-"""Where results go: a JSON line per frame, an MP4 with the keypoints drawn in, or a picture.
+"""Results as pictures: a video with the keypoints drawn in, or a single picture.
 
 Each sink is used by one thread. A file is created when the first result arrives, so a run that fails before
 leaves an older file as it was; what can be said about the path is said at construction.
@@ -6,19 +6,17 @@ leaves an older file as it was; what can be said about the path is said at const
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import cv2
 import numpy as np
 
 from edge_kp.errors import SinkError
-from edge_kp.live.source import IMAGE_SUFFIXES, quiet_opencv
+from edge_kp.live.frames import quiet_opencv
+from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.statistics import Result
 from edge_kp.types import Array
 
@@ -31,51 +29,6 @@ RESERVE_BYTES = 16 * 2**20
 Draw = Callable[[Result], Array]
 
 
-class JsonlSink:
-    """One line of JSON per frame, frames without objects too; each line is whole on disk before the next.
-
-    Raises:
-        SinkError: the path cannot be written.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = check_output(path)
-        self.name = str(path)
-        self.written = 0
-        self._file: IO[bytes] | None = None
-        self._end = 0
-
-    def write(self, result: Result) -> None:
-        line = {
-            "frame": result.frame.index,
-            "time_s": round(result.frame.time_s, 4),
-            "detections": [detection.to_json() for detection in result.detections],
-        }
-        data = json.dumps(line, allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        try:
-            if self._file is None:
-                self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
-            rest = memoryview(data)
-            while rest:  # a write may stop half-way where the disk fills up
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self._cut()
-            raise _write_error(self.name, error) from error
-        self._end += len(data)
-        self.written += 1
-
-    def _cut(self) -> None:
-        """Take back half a line; a pipe or device cannot."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.truncate(self._end)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
 class VideoSink:
     """A video, by default MP4 (MPEG-4 Part 2, which every OpenCV build can write), playable once closed.
 
@@ -85,6 +38,7 @@ class VideoSink:
     Args:
         draw: makes the picture of a result; called in the sink's thread.
         fps: of the source; None where it does not say.
+        source: number of the source to record, of several.
         create_parent: make the folder with the file instead of asking for it.
 
     Raises:
@@ -98,10 +52,12 @@ class VideoSink:
         *,
         fps: float | None,
         live: bool = False,
+        source: int | None = None,
         create_parent: bool = False,
     ) -> None:
         self.path = check_output(path, VIDEO_SUFFIXES, create_parent)
         self.name = str(path)
+        self.source = source
         self.written = 0
         stated = fps if fps is not None and 1 <= fps <= 1000 else LIVE_FPS
         # MPEG-4 counts time in at most 65535 steps a second, so three decimals are as fine as it goes.
@@ -147,7 +103,7 @@ class VideoSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             open(self.path, "ab").close()  # OpenCV does not say why a path cannot be written; the system does
         except OSError as error:
-            raise _write_error(self.name, error) from error
+            raise write_error(self.name, error) from error
         writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)  # type: ignore[attr-defined]
         if not writer.isOpened():
             raise SinkError(
@@ -184,6 +140,7 @@ class ImageSink:
     def __init__(self, path: str | Path, draw: Draw, *, create_parent: bool = False) -> None:
         self.path = check_output(path, IMAGE_SUFFIXES, create_parent)
         self.name = str(path)
+        self.source = None
         self.written = 0
         self._draw = draw
 
@@ -195,7 +152,7 @@ class ImageSink:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_bytes(data.tobytes())
         except OSError as error:
-            raise _write_error(self.name, error) from error
+            raise write_error(self.name, error) from error
         self.written += 1
 
     def close(self) -> None:
@@ -223,7 +180,8 @@ def check_output(
     return path
 
 
-def _write_error(name: str, error: OSError) -> SinkError:
+def write_error(name: str, error: OSError) -> SinkError:
+    """What the system says of a file that it did not write, as one line."""
     return SinkError(
         f"{name}: {(error.strerror or str(error)).lower()}: free some space or choose another place"
     )

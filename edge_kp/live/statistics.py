@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge_kp.live.source import Frame
+from edge_kp.live.frames import Frame
 from edge_kp.types import Detection
 
 
@@ -44,8 +44,11 @@ class Summary:
         searches: frames in which the locator looked for objects.
         stages: stage → its times over the last frames in which it ran.
         age: time from capture to result over the last frames; None unless the source is live.
-        dropped: frames of a live source that a newer one replaced before inference.
-        sink_dropped: sink name → results it was too slow for.
+        captured: frames taken from the sources: ``frames + dropped + failed``, once the run has ended.
+        dropped: those that a newer one replaced before inference, or that the end of the run left behind.
+        failed: those that could not be inferred.
+        delivered: sink name → results it has taken.
+        sink_dropped: sink name → results it was too slow for, or that came after it had failed.
     """
 
     frames: int = 0
@@ -56,7 +59,10 @@ class Summary:
     mean_fps: float = 0.0
     stages: Mapping[str, Spread] = field(default_factory=dict)
     age: Spread | None = None
+    captured: int = 0
     dropped: int = 0
+    failed: int = 0
+    delivered: Mapping[str, int] = field(default_factory=dict)
     sink_dropped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -76,7 +82,9 @@ class Statistics:
         self._recent: deque[float] = deque(maxlen=window)
         self._first: float | None = None
         self._last = 0.0
-        self._frames = self._with_objects = self._searches = self._dropped = 0
+        self._frames = self._with_objects = self._searches = 0
+        self._captured = self._dropped = self._failed = 0
+        self._delivered: dict[str, int] = {}
         self._sink_dropped: dict[str, int] = {}
 
     def add(self, result: Result, live: bool) -> None:
@@ -96,9 +104,22 @@ class Statistics:
             if live:
                 self._ages.append(now - result.frame.captured)
 
+    def capture(self, count: int, dropped: int) -> None:
+        with self._lock:
+            self._captured += count
+            self._dropped += dropped
+
     def drop(self, count: int) -> None:
         with self._lock:
             self._dropped += count
+
+    def fail(self, count: int) -> None:
+        with self._lock:
+            self._failed += count
+
+    def deliver(self, name: str) -> None:
+        with self._lock:
+            self._delivered[name] = self._delivered.get(name, 0) + 1
 
     def sink_drop(self, name: str, count: int) -> None:
         if count:
@@ -110,10 +131,10 @@ class Statistics:
         with self._lock:
             stages = {name: list(seconds) for name, seconds in self._stages.items()}
             ages, recent = list(self._ages), list(self._recent)
-            counts = self._frames, self._with_objects, self._searches, self._dropped
-            sink_dropped = dict(self._sink_dropped)
+            frames, with_objects, searches = self._frames, self._with_objects, self._searches
+            captured, dropped, failed = self._captured, self._dropped, self._failed
+            delivered, sink_dropped = dict(self._delivered), dict(self._sink_dropped)
             first, last = self._first, self._last
-        frames, with_objects, searches, dropped = counts
         elapsed = last - first if first is not None else 0.0
         span = min(self.FPS_WINDOW_S, now - first) if first is not None else 0.0
         # A full window of a fast run may not reach back so far.
@@ -129,7 +150,10 @@ class Statistics:
             mean_fps=frames / elapsed if elapsed > 0 else 0.0,
             stages={name: _spread(seconds) for name, seconds in stages.items()},
             age=_spread(ages) if ages else None,
+            captured=captured,
             dropped=dropped,
+            failed=failed,
+            delivered=delivered,
             sink_dropped=sink_dropped,
         )
 

@@ -1,4 +1,4 @@
-"""Labels by a trained cascade in place of a data set's own, for sets whose labels are less exact than it."""
+"""Labels by trained cascades in place of a data set's own, for sets whose labels are less exact than they."""
 
 from __future__ import annotations
 
@@ -26,28 +26,30 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Relabelled:
-    """How many samples were written, and how many were left out, since the cascade found no object, or
-    something else than the label."""
+    """How many samples were written, and how many were left out, since a cascade found no object, or all
+    together something else than the label."""
 
     written: int
     unseen: int
     disputed: int
 
 
-def relabel(cascade: Cascade, samples: Sequence[Sample], out: Path, limit: float) -> Relabelled:
+def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, limit: float) -> Relabelled:
     """Write a folder of photos and ``.pts`` files (1-based) as ``ibug:`` reads them.
 
     A label is the mean over several boxes around the old one, jittered by up to ±10 %, each also mirrored
-    where the schema can flip.
+    where the schema can flip, and over all cascades: what they were trained differently in, they err
+    differently in.
 
     Args:
+        cascades: one or more of the same schema.
         limit: samples where old and new label differ by more (NME, in reference distances) are left out.
 
     Raises:
         DataError: keypoints that a ``.pts`` file cannot name, an unreadable image, or two samples that would
             be written under one name.
     """
-    schema = cascade.spec.schema
+    schema = cascades[0].spec.schema
     if schema not in (FACE68, FACE98):
         raise DataError(f"schema {schema.name!r}: .pts files say nothing of points that are not a face's")
     names = [_file_name(sample) for sample in samples]
@@ -58,8 +60,9 @@ def relabel(cascade: Cascade, samples: Sequence[Sample], out: Path, limit: float
     unseen = disputed = 0
     for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
         image = sample.read()
-        keypoints, score = _look(cascade, schema, image, sample)
-        if score < cascade.spec.score_threshold:
+        views = [_look(cascade, schema, image, sample) for cascade in cascades]
+        keypoints = np.mean([found for found, _ in views], axis=0)
+        if any(score < c.spec.score_threshold for (_, score), c in zip(views, cascades, strict=True)):
             unseen += 1
             continue
         known = np.where(np.isnan(sample.keypoints), np.nan, keypoints)

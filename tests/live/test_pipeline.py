@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from edge_kp.errors import SinkError, SourceError
-from edge_kp.live.channel import Channel
-from edge_kp.live.pipeline import SINK_QUEUE, Pipeline
-from edge_kp.live.source import Frame
+from edge_kp.live.channel import Channel, Inbox
+from edge_kp.live.frames import Frame
+from edge_kp.live.pipeline import FAILED_IN_A_ROW, SINK_QUEUE, Pipeline
 from edge_kp.live.statistics import Result, Statistics
 from edge_kp.types import Detection
 
@@ -34,7 +34,7 @@ class Scripted:
     fps = 25.0
     size = (8, 8)
     name = "scripted"
-    skipped = 0
+    skipped = returns = 0
 
     def __init__(self, count, live, before=None, end=None):
         self.count, self.live, self.before, self.end = count, live, before or {}, end
@@ -52,6 +52,9 @@ class Scripted:
         self._index += 1
         return frame
 
+    def stop(self):
+        pass
+
     def close(self):
         self.closed_in = threading.current_thread()
 
@@ -63,15 +66,16 @@ class Worker:
         self.during = during or {}
         self.seen = []
         self.threads = []
-        self.last_timings = {}
 
-    def update(self, image, time_s=None):
-        number = int(image[0, 0, 0])
-        self.seen.append(number)
+    def update(self, frames):
         self.threads.append(threading.current_thread())
-        self.last_timings = {"stage1": 0.002}
-        self.during.get(number, lambda: None)()
-        return [detection()] if number % 2 else []
+        found = []
+        for frame in frames:
+            number = int(frame.image[0, 0, 0])
+            self.seen.append(number)
+            self.during.get(number, lambda: None)()
+            found.append(([detection()] if number % 2 else [], {"stage1": 0.002}))
+        return found
 
     @contextlib.contextmanager
     def __call__(self):
@@ -82,6 +86,8 @@ class Worker:
 
 class Collector:
     """A sink that keeps what it gets and calls ``during[number]`` while it writes."""
+
+    source = None
 
     def __init__(self, name="collector", during=None, close_error=None):
         self.name = name
@@ -119,7 +125,7 @@ def test_newest_frame_of_a_live_source_wins_and_drops_are_counted():
     source = Scripted(5, live=True, before={1: lambda: wait(started), 5: burst.set})
     worker = Worker(during={0: lambda: (started.set(), wait(burst))})
     sink = Collector()
-    pipeline = Pipeline(source, worker, [sink])
+    pipeline = Pipeline([source], worker, [sink])
     assert pipeline.run() == "end"
     assert worker.seen == [0, 4]
     assert sink.numbers == [0, 4]
@@ -138,7 +144,7 @@ def test_frames_read_while_the_model_loads_are_no_drops():
         yield worker
 
     worker = Worker()
-    pipeline = Pipeline(source, slow_to_load)
+    pipeline = Pipeline([source], slow_to_load)
     pipeline.run()
     assert worker.seen == [4]
     assert pipeline.stats.summary().dropped == 0
@@ -150,7 +156,7 @@ def test_a_file_is_never_dropped_from_even_with_a_slow_sink():
     count = SINK_QUEUE + 30
     worker = Worker(during={SINK_QUEUE + 1: full.set})
     slow, quick = Collector("slow", {0: lambda: wait(full)}), Collector("quick")
-    pipeline = Pipeline(Scripted(count, live=False), worker, [slow, quick])
+    pipeline = Pipeline([Scripted(count, live=False)], worker, [slow, quick])
     assert pipeline.run() == "end"
     assert worker.seen == slow.numbers == quick.numbers == list(range(count))
     summary = pipeline.stats.summary()
@@ -168,7 +174,7 @@ def test_a_slow_sink_never_slows_live_inference():
     before[count] = lambda: (wait(processed[count - 1]), done.set())
     worker = Worker({i: processed[i].set for i in range(count)})
     sink = Collector("stuck", {0: lambda: (holds.set(), wait(done))})
-    pipeline = Pipeline(Scripted(count, live=True, before=before), worker, [sink])
+    pipeline = Pipeline([Scripted(count, live=True, before=before)], worker, [sink])
     pipeline.run()
     summary = pipeline.stats.summary()
     assert worker.seen == list(range(count))
@@ -180,27 +186,174 @@ def test_a_slow_sink_never_slows_live_inference():
     assert summary.sink_dropped["stuck"] >= count - SINK_QUEUE - 2
 
 
+# ---- several sources -------------------------------------------------------------------------------------
+
+
+class Batches(Worker):
+    """Also notes which sources were inferred together."""
+
+    def __init__(self, during=None):
+        super().__init__(during)
+        self.together = []
+
+    def update(self, frames):
+        self.together.append([(frame.source, frame.index) for frame in frames])
+        return super().update(frames)
+
+
+def test_frames_of_several_sources_are_inferred_together_and_none_is_lost():
+    worker = Batches()
+    all_results, second = Collector("all"), Collector("second")
+    second.source = 1
+    where = []
+    write = all_results.write
+    all_results.write = lambda result: (
+        where.append((result.frame.source, result.frame.index)),
+        write(result),
+    )
+    pipeline = Pipeline([Scripted(20, False), Scripted(12, False)], worker, [all_results, second])
+    assert pipeline.run() == "end"
+    assert sorted(where) == [(0, i) for i in range(20)] + [(1, i) for i in range(12)]
+    for source in (0, 1):
+        order = [index for number, index in where if number == source]
+        assert order == sorted(order)
+    assert second.numbers == list(range(12))
+    assert max(len(batch) for batch in worker.together) == 2
+    assert all(len({source for source, _ in batch}) == len(batch) for batch in worker.together)
+    summary = pipeline.stats.summary()
+    assert (summary.frames, summary.captured, summary.dropped) == (32, 32, 0)
+    assert summary.delivered == {"all": 32, "second": 12}
+
+
+def test_a_live_source_that_waits_holds_up_no_other():
+    ready = threading.Event()
+    slow = Scripted(1, live=True, before={0: lambda: wait(ready)})
+    quick = Scripted(50, live=False, before={50: ready.set})
+    worker = Worker()
+    assert Pipeline([slow, quick], worker).run() == "end"
+    assert sorted(worker.seen) == sorted([0, *range(50)])
+
+
+def test_the_limit_counts_the_frames_of_all_sources():
+    worker, sink = Worker(), Collector()
+    pipeline = Pipeline([Scripted(50, False) for _ in range(3)], worker, [sink], max_frames=7)
+    assert pipeline.run() == "limit"
+    assert len(sink.numbers) == len(worker.seen) == 7
+    assert accounted(pipeline.stats.summary())
+
+
+def test_an_inbox_keeps_the_newest_of_each_and_wakes_who_waits():
+    inbox = Inbox(2)
+    assert [inbox.put(0, item, wait=False) for item in "abc"] == [0, 1, 1]
+    inbox.put(1, "x", wait=True)
+    assert inbox.take() == ["c", "x"]
+    threads = [threading.Thread(target=inbox.put, args=(0, item, True)) for item in "de"]
+    for thread in threads:
+        thread.start()
+    got = inbox.take() + inbox.take()
+    assert sorted(got) == ["d", "e"]
+    inbox.put(0, "f", wait=False)
+    inbox.end(0)
+    assert inbox.put(0, "g", wait=True) == 1
+    assert inbox.take() == ["f"]
+    inbox.put(1, "y", wait=False)
+    waiting = threading.Thread(target=inbox.put, args=(1, "z", True))
+    waiting.start()
+    assert inbox.close() == 1
+    waiting.join(WAIT_S)
+    assert not waiting.is_alive()
+    assert inbox.take() == []
+
+
+# ---- lag -------------------------------------------------------------------------------------------------
+
+
+class Paced(Scripted):
+    """A camera by the clock: whoever reads late gets the newest frame, and the ones before are gone."""
+
+    def __init__(self, count, interval):
+        super().__init__(count, live=True)
+        self.interval, self.start, self.handed_over = interval, None, -1
+
+    def read(self):
+        now = time.monotonic()
+        self.start = self.start or now
+        due = max(self.handed_over + 1, int((now - self.start) / self.interval))
+        if due >= self.count:
+            return None
+        time.sleep(max(0.0, self.start + due * self.interval - now))
+        self.handed_over = due
+        image = np.full((8, 8, 3), due % 256, np.uint8)
+        return Frame(due, due * self.interval, time.monotonic(), image)
+
+
+@pytest.mark.parametrize("pace", [0.2, 3.0], ids=["inference-faster", "inference-slower"])
+def test_what_is_inferred_is_the_newest_frame_whatever_the_pace(pace):
+    """The age of a result is then the time of one inference and less than one frame.
+
+    Counted in frames, and not in seconds, which a busy machine stretches: when inference begins, one newer
+    frame may be on its way through the capture thread, more only where a thread is held up just there.
+    """
+    source = Paced(60, 0.01)
+    behind = []
+
+    class Measuring(Worker):
+        def update(self, frames):
+            behind.append(source.handed_over - frames[0].index)
+            time.sleep(pace * source.interval)
+            return super().update(frames)
+
+    sink = Collector()
+    pipeline = Pipeline([source], Measuring(), [sink])
+    assert pipeline.run() == "end"
+    assert np.median(behind) <= 1
+    assert sink.numbers == sorted(sink.numbers)
+    summary = pipeline.stats.summary()
+    assert accounted(summary)
+    if pace > 1:
+        assert summary.dropped > 0
+
+
 def test_the_worker_lives_in_one_thread_that_is_not_the_main_one():
     source, worker = Scripted(3, live=False), Worker()
-    Pipeline(source, worker).run()
+    Pipeline([source], worker).run()
     assert len(set(worker.threads)) == 1
     assert worker.threads[0] is not threading.main_thread()
     assert source.closed_in not in (None, threading.main_thread(), worker.threads[0])
 
 
-@pytest.mark.parametrize("live", [True, False])
-def test_an_error_in_the_worker_ends_the_run_and_what_is_finished_is_written(live):
-    third = threading.Event()
-    source = Scripted(100, live, before={1: lambda: wait(third)} if live else None)
-    error = RuntimeError("engine broke")
-    during = {0: third.set, 1: lambda: fail(error)}
-    during |= {i: lambda: fail(error) for i in range(2, 100)}
+def accounted(summary):
+    """Every captured frame was inferred, dropped or failed."""
+    return summary.captured == summary.frames + summary.dropped + summary.failed
+
+
+def test_a_frame_that_cannot_be_inferred_is_left_out_and_counted(caplog):
+    during = {i: lambda: fail(RuntimeError("out of memory")) for i in (1, 4, 5)}
     sink = Collector()
+    pipeline = Pipeline([Scripted(8, live=False)], Worker(during), [sink])
+    assert pipeline.run() == "end"
+    assert sink.numbers == [0, 2, 3, 6, 7]
+    summary = pipeline.stats.summary()
+    assert (summary.frames, summary.failed, summary.dropped) == (5, 3, 0)
+    assert accounted(summary)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["a frame could not be inferred and is left out: out of memory"] * 2, (
+        "once for each row of them"
+    )
+
+
+def test_a_worker_that_always_fails_ends_the_run_and_what_is_finished_is_written():
+    source = Scripted(100, live=False)
+    during = {i: lambda: fail(RuntimeError("engine broke")) for i in range(1, 100)}
+    worker, sink = Worker(during), Collector()
+    pipeline = Pipeline([source], worker, [sink])
     with pytest.raises(RuntimeError, match="engine broke"):
-        Pipeline(source, Worker(during), [sink]).run()
+        pipeline.run()
+    assert worker.seen == list(range(1 + FAILED_IN_A_ROW))
     assert sink.numbers == [0]
     assert sink.closed == 1
     assert source.closed_in is not None
+    assert accounted(pipeline.stats.summary())
 
 
 def test_an_error_while_the_model_loads_writes_nothing():
@@ -211,7 +364,7 @@ def test_an_error_while_the_model_loads_writes_nothing():
 
     source, sink = Scripted(100, live=False), Collector()
     with pytest.raises(SourceError, match="no such model"):
-        Pipeline(source, no_model, [sink]).run()
+        Pipeline([source], no_model, [sink]).run()
     assert sink.numbers == []
     assert source.closed_in is not None
 
@@ -221,51 +374,71 @@ def test_an_error_of_the_source_ends_the_run_and_what_is_finished_is_written():
     source = Scripted(3, True, before={3: lambda: wait(seen)}, end=SourceError("camera stopped"))
     sink = Collector(during={2: seen.set})
     with pytest.raises(SourceError, match="camera stopped"):
-        Pipeline(source, Worker(), [sink]).run()
+        Pipeline([source], Worker(), [sink]).run()
     assert sink.numbers[-1] == 2
     assert sink.closed == 1
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_an_error_of_a_sink_ends_the_run_and_the_other_sink_is_closed(live):
+def test_an_error_of_the_only_sink_ends_the_run(live):
     # Endless where nothing is dropped: the run must end by the error, and not by the source.
     source = Scripted(10**9, live)
     source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
     bad = Collector("bad", {0: lambda: fail(SinkError("disk full"))})
-    good = Collector("good")
+    pipeline = Pipeline([source], Worker(), [bad])
     with pytest.raises(SinkError, match="disk full"):
-        Pipeline(source, Worker(), [bad, good]).run()
+        pipeline.run()
+    assert bad.closed == 1
+    assert accounted(pipeline.stats.summary())
+
+
+def test_a_sink_that_fails_is_closed_and_the_others_go_on(caplog):
+    bad = Collector("bad", {2: lambda: fail(SinkError("disk full"))})
+    good = Collector("good")
+    pipeline = Pipeline([Scripted(40, live=False)], Worker(), [bad, good])
+    with pytest.raises(SinkError, match="disk full"):  # the exit code tells of it, at the end
+        pipeline.run()
+    assert (bad.numbers, good.numbers) == ([0, 1], list(range(40)))
     assert (bad.closed, good.closed) == (1, 1)
-    assert good.numbers
+    summary = pipeline.stats.summary()
+    assert summary.delivered == {"bad": 2, "good": 40}
+    assert summary.sink_dropped == {"bad": 38}
+    assert "disk full; going on without it" in caplog.text
+
+
+def test_an_error_of_a_sink_that_nobody_foresaw_ends_the_run():
+    bad = Collector("bad", {2: lambda: fail(ZeroDivisionError("a fault of the program"))})
+    with pytest.raises(ZeroDivisionError):
+        Pipeline([Scripted(100, live=False)], Worker(), [bad, Collector("good")]).run()
 
 
 def test_the_first_error_is_the_one_that_is_raised():
     bad = Collector("bad", {0: lambda: fail(SinkError("first"))}, close_error=SinkError("second"))
     with pytest.raises(SinkError, match="first"):
-        Pipeline(Scripted(50, live=False), Worker(), [bad]).run()
+        Pipeline([Scripted(50, live=False)], Worker(), [bad]).run()
 
 
 def test_an_error_at_closing_is_raised_too():
     sink = Collector(close_error=SinkError("could not be finished"))
     with pytest.raises(SinkError, match="could not be finished"):
-        Pipeline(Scripted(3, live=False), Worker(), [sink]).run()
+        Pipeline([Scripted(3, live=False)], Worker(), [sink]).run()
     assert sink.numbers == [0, 1, 2]
 
 
 def test_max_frames_ends_the_run_exactly():
     sink = Collector()
-    pipeline = Pipeline(Scripted(100, live=False), Worker(), [sink], max_frames=7)
+    pipeline = Pipeline([Scripted(100, live=False)], Worker(), [sink], max_frames=7)
     assert pipeline.run() == "limit"
     assert sink.numbers == list(range(7))
     with pytest.raises(ValueError, match="max_frames"):
-        Pipeline(Scripted(1, live=False), Worker(), max_frames=0)
+        Pipeline([Scripted(1, live=False)], Worker(), max_frames=0)
 
 
 def test_stop_from_another_thread_ends_a_live_run():
     source = Scripted(10**9, live=True)
     source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
     sink = Collector(during={0: lambda: pipeline.stop()})
-    pipeline = Pipeline(source, Worker(), [sink])
+    pipeline = Pipeline([source], Worker(), [sink])
     assert pipeline.run() == "quit"
     assert sink.numbers
     assert sink.closed == 1
@@ -279,7 +452,7 @@ def test_ticks_come_from_the_calling_thread():
         ticked.set()
 
     worker = Worker(during={2: lambda: wait(ticked)})
-    Pipeline(Scripted(3, live=False), worker, on_tick=tick, tick_s=0.01).run()
+    Pipeline([Scripted(3, live=False)], worker, on_tick=tick, tick_s=0.01).run()
     assert {thread for thread, _ in summaries} == {threading.main_thread()}
     assert summaries[-1][1].frames <= 3
 
@@ -310,14 +483,14 @@ def test_the_window_is_served_by_the_main_thread_and_can_end_the_run():
     source = Scripted(10**9, live=True)
     source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
     window = Window(quit_at=0)
-    assert Pipeline(source, Worker(), window=window).run() == "quit"
+    assert Pipeline([source], Worker(), window=window).run() == "quit"
     assert window.threads == {threading.main_thread()}
     assert window.closed == 1
 
 
 def test_a_held_window_shows_the_last_result_until_the_user_closes_it():
     window = Window(hold=5)
-    assert Pipeline(Scripted(100, live=False), Worker(), window=window, hold=True).run() == "end"
+    assert Pipeline([Scripted(100, live=False)], Worker(), window=window, hold=True).run() == "end"
     assert window.numbers[-1] == 99
     assert window.hold == -1
 
@@ -328,7 +501,7 @@ def test_an_error_of_the_window_ends_the_run():
     source = Scripted(10**9, live=True)
     source.read = lambda: Frame(0, 0.0, time.monotonic(), IMAGE)
     with pytest.raises(SinkError, match="no window"):
-        Pipeline(source, Worker(), [Collector()], window=window).run()
+        Pipeline([source], Worker(), [Collector()], window=window).run()
     assert window.closed == 1
 
 
@@ -367,7 +540,7 @@ def test_a_channel_gives_back_what_is_inside_after_its_end_and_wakes_who_waits()
     channel = Channel(2)
     assert [channel.put(i, wait=False) for i in range(4)] == [0, 0, 1, 1]
     channel.end()
-    assert channel.put(9, wait=True) == 0
+    assert channel.put(9, wait=True) == 1, "it is lost"
     assert [channel.get(), channel.get(), channel.get()] == [2, 3, None]
     full = Channel(1)
     full.put(0, wait=True)
@@ -384,34 +557,37 @@ SIGNALLED = """
 import contextlib, sys, time
 import numpy as np
 from edge_kp.live.pipeline import Pipeline
-from edge_kp.live.sinks import JsonlSink, VideoSink
-from edge_kp.live.source import Frame
+from edge_kp.live.lines import JsonlSink
+from edge_kp.live.sinks import VideoSink
+from edge_kp.live.frames import Frame
 from edge_kp.live.statistics import Result, Statistics
 from edge_kp.types import Detection
 
 class Camera:
-    live, fps, size, name, skipped = LIVE, 100.0, (320, 240), "camera", 0
+    live, fps, size, name, skipped, returns = LIVE, 100.0, (320, 240), "camera", 0, 0
     index = 0
     def read(self):
         image = np.random.default_rng(self.index).integers(0, 255, (240, 320, 3), np.uint8)
         frame = Frame(self.index, self.index / 100, time.monotonic(), image)
         self.index += 1
         return frame
+    def stop(self):
+        pass
     def close(self):
         pass
 
 class Worker:
-    last_timings = {}
     count = 0
-    def update(self, image, time_s=None):
+    def update(self, frames):
         self.count += 1
         if self.count == 20:
             print("running", flush=True)
         points = np.random.default_rng(1).random((68, 2), np.float32)
-        return [Detection(0, np.array([0, 0, 1, 1], np.float32), 1.0, points, np.ones(68, np.float32))]
+        box = np.array([0, 0, 1, 1], np.float32)
+        return [([Detection(0, box, 1.0, points, np.ones(68, np.float32))], {}) for _ in frames]
 
 sinks = [VideoSink(sys.argv[1], lambda r: r.frame.image, fps=100.0, live=LIVE), JsonlSink(sys.argv[2])]
-print(Pipeline(Camera(), lambda: contextlib.nullcontext(Worker()), sinks).run())
+print(Pipeline([Camera()], lambda: contextlib.nullcontext(Worker()), sinks).run())
 """
 
 

@@ -44,6 +44,6 @@ def test_the_reason_is_told(monkeypatch, probe, expected):
 
 
 def test_a_preview_that_showed_nothing_opens_no_window():
-    window = Preview("edge_kp", lambda result: result.frame.image)
+    window = Preview(["edge_kp"], lambda result: result.frame.image)
     assert not window.wants_to_quit()
     window.close()

@@ -11,9 +11,10 @@ import pytest
 
 import edge_kp.live.sinks as sinks_module
 from edge_kp.errors import SinkError
+from edge_kp.live.frames import Frame
+from edge_kp.live.lines import JsonlSink
 from edge_kp.live.pipeline import Result
-from edge_kp.live.sinks import ImageSink, JsonlSink, VideoSink, fit
-from edge_kp.live.source import Frame
+from edge_kp.live.sinks import ImageSink, VideoSink, fit
 from edge_kp.types import Detection
 
 linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
@@ -54,7 +55,7 @@ def test_jsonl_has_a_line_per_frame_on_disk_at_once(tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[0]["detections"][0]["keypoints"] == [[1.23, 2.0], [3.0, 4.0]]
     assert lines[0]["detections"][0]["id"] == 3
-    assert lines[1] == {"frame": 1, "time_s": 0.04, "detections": []}
+    assert lines[1] == {"frame": 1, "time_s": 0.04, "source": 0, "detections": []}
     assert sink.written == 2
 
 
@@ -71,9 +72,10 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from edge_kp.errors import SinkError
-from edge_kp.live.sinks import JsonlSink, VideoSink
+from edge_kp.live.lines import JsonlSink
+from edge_kp.live.sinks import VideoSink
 from edge_kp.live.pipeline import Result
-from edge_kp.live.source import Frame
+from edge_kp.live.frames import Frame
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)

@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-import edge_kp.live.source as source_module
+import edge_kp.live.capture as capture_module
 from edge_kp.errors import SourceError
-from edge_kp.live.source import Capture, Pictures, input_files, open_source
+from edge_kp.live.capture import Capture, as_bgr, csi_pipeline
+from edge_kp.live.frames import CaptureOptions
+from edge_kp.live.pictures import Pictures
+from edge_kp.live.source import input_files, open_source
 
 
 def picture(number, size=(64, 48)):
@@ -123,7 +126,7 @@ def test_a_video_that_was_never_finished_is_said_in_one_line(clip, tmp_path):
 
 @pytest.mark.parametrize("spec", [97, "97", "/dev/video97"])
 def test_a_camera_that_is_not_there_is_said_in_one_line(spec, monkeypatch):
-    monkeypatch.setattr(source_module.sys, "platform", "linux")
+    monkeypatch.setattr(capture_module.sys, "platform", "linux")
     text = message(spec)
     assert "/dev/video97: no such camera" in text
 
@@ -139,8 +142,8 @@ def test_a_camera_that_refuses_is_said_in_one_line(error, expected, monkeypatch)
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(source_module.sys, "platform", "linux")
-    monkeypatch.setattr(source_module.os, "open", refuse)
+    monkeypatch.setattr(capture_module.sys, "platform", "linux")
+    monkeypatch.setattr(capture_module.os, "open", refuse)
     assert expected in message("0")
 
 
@@ -161,8 +164,8 @@ def camera(clip, monkeypatch):
         def __getattr__(self, name):
             return getattr(self._clip, name)
 
-    monkeypatch.setattr(source_module, "_check_node", lambda node: None)
-    monkeypatch.setattr(source_module.cv2, "VideoCapture", Device)
+    monkeypatch.setattr(capture_module, "_check_node", lambda node: None)
+    monkeypatch.setattr(capture_module.cv2, "VideoCapture", Device)
     return asked
 
 
@@ -227,7 +230,7 @@ def test_a_network_stream_is_live_and_its_end_is_an_error(web):
 
 
 def test_an_address_that_does_not_answer_is_said_in_one_line_without_the_password(web, monkeypatch):
-    monkeypatch.setattr(source_module, "STREAM_TIMEOUT_MS", 300)
+    monkeypatch.setattr(capture_module, "STREAM_TIMEOUT_MS", 300)
     text = message(f"http://user:secret@{web}/silent")
     assert "no video comes from this address" in text
     assert "secret" not in text
@@ -249,3 +252,128 @@ def test_opened_sources_keep_their_promise(clip, tmp_path):
         source = open_source(str(spec))
         assert isinstance(source, kind)
         source.close()
+
+
+# ---- patterns, turned pictures, what is asked of a camera ------------------------------------------------
+
+
+def test_a_pattern_names_pictures_in_order_and_a_file_of_that_very_name_wins(tmp_path):
+    for i in (10, 2, 1):
+        cv2.imwrite(str(tmp_path / f"shot_{i}.png"), picture(i))
+    cv2.imwrite(str(tmp_path / "other.png"), picture(5))
+    (tmp_path / "shot_3.txt").write_text("no picture")
+    (tmp_path / "deep").mkdir()
+    cv2.imwrite(str(tmp_path / "deep" / "shot_4.png"), picture(4))
+    frames = read_all(open_source(str(tmp_path / "shot_*.png")))
+    assert [bright_columns(frame.image) for frame in frames] == [8, 12, 44]
+    assert len(read_all(open_source(str(tmp_path / "**" / "shot_*.png")))) == 4
+    assert input_files(str(tmp_path / "shot_*.png"))[0] == tmp_path / "shot_1.png"
+    cv2.imwrite(str(tmp_path / "odd[1].png"), picture(7))
+    assert len(read_all(open_source(str(tmp_path / "odd[1].png")))) == 1
+    assert "no picture has such a name" in message(str(tmp_path / "none_*.png"))
+
+
+@pytest.mark.parametrize("rotate", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_pictures_are_turned_clockwise_and_then_mirrored(tmp_path, rotate, mirror):
+    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    source = open_source(str(tmp_path / "a.png"), CaptureOptions(rotate=rotate, mirror=mirror))
+    (frame,) = read_all(source)
+    expected = np.rot90(image, -rotate // 90)
+    np.testing.assert_array_equal(frame.image, expected[:, ::-1] if mirror else expected)
+    assert source.size == expected.shape[1::-1]
+    assert source.name == "a.png"
+
+
+def test_a_camera_is_asked_for_a_size_and_says_when_it_gives_another(camera, caplog):
+    source = open_source("0", CaptureOptions(width=1280, height=720, fps=60))
+    assert (cv2.CAP_PROP_FRAME_WIDTH, 1280) in camera
+    assert (cv2.CAP_PROP_FRAME_HEIGHT, 720) in camera
+    assert (cv2.CAP_PROP_FPS, 60) in camera
+    assert camera[1][0] == cv2.CAP_PROP_FOURCC, "the format limits which sizes there are, so it comes first"
+    assert "camera0 gives 64x48, not the 1280x720 asked for" in caplog.text
+    source.close()
+
+
+def test_only_a_camera_can_be_asked_for_a_size(clip, tmp_path):
+    for spec in (str(clip), str(tmp_path), "rtsp://user:secret@127.0.0.1/a", "videotestsrc ! appsink"):
+        with pytest.raises(SourceError, match="are asked of cameras") as caught:
+            open_source(spec, CaptureOptions(width=640))
+        assert "secret" not in str(caught.value)
+
+
+def test_a_camera_by_its_lasting_name_is_the_device_behind_it(camera, tmp_path, monkeypatch):
+    monkeypatch.setattr(capture_module.os.path, "realpath", lambda path: f"{path} → /dev/video3")
+    open_source("/dev/v4l/by-id/usb-cam-index0").close()
+    assert camera[0] == "/dev/v4l/by-id/usb-cam-index0 → /dev/video3"
+
+
+def test_a_csi_camera_is_a_pipeline_that_keeps_the_newest_frame():
+    text = csi_pipeline(1, CaptureOptions(width=1920, height=1080, fps=29.97))
+    assert "sensor-id=1 " in text
+    assert "width=1920, height=1080, framerate=29970/1000 " in text
+    assert text.endswith("appsink drop=true max-buffers=1 sync=false")
+    assert "such as csi://0" in message("csi://front")
+
+
+@pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
+@pytest.mark.parametrize("spec", ["csi://0", "videotestsrc ! videoconvert ! appsink"])
+def test_an_opencv_without_gstreamer_is_said_in_one_line(spec):
+    assert "this OpenCV has no GStreamer" in message(spec)
+
+
+@pytest.mark.skipif(
+    not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has no GStreamer"
+)
+def test_a_gstreamer_pipeline_is_a_live_source():
+    source = open_source("videotestsrc ! video/x-raw, width=64, height=48 ! videoconvert ! appsink drop=true")
+    assert (source.live, source.name, source.size) == (True, "videotestsrc", (64, 48))
+    assert source.read().image.shape == (48, 64, 3)
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (np.full((4, 6), 90, np.uint8), 90),
+        (np.full((4, 6, 1), 90, np.uint8), 90),
+        (np.full((4, 6, 4), 90, np.uint8), 90),
+        (np.full((4, 6), 90 * 256, np.uint16), 90),
+    ],
+)
+def test_pictures_of_other_kinds_of_camera_become_colour(image, expected):
+    bgr = as_bgr(image)
+    assert bgr.dtype == np.uint8
+    assert bgr.shape == (4, 6, 3)
+    assert (bgr == expected).all()
+
+
+def test_a_broken_frame_of_a_live_source_is_left_out_and_counted():
+    class Broken:
+        """What cv2.VideoCapture does with a JPEG that is cut short, here every other one of 20."""
+
+        number = 0
+
+        def get(self, what):
+            return 0.0
+
+        def getBackendName(self):
+            return "FFMPEG"
+
+        def grab(self):
+            self.number += 1
+            return self.number <= 20
+
+        def retrieve(self):
+            return (False, None) if self.number % 2 else (True, picture(self.number))
+
+        def release(self):
+            pass
+
+    source = Capture(Broken(), picture(0), "stream", live=True)
+    frames = [source.read() for _ in range(10)]
+    assert [frame.index for frame in frames] == list(range(10))
+    assert source.skipped == 10
+    with pytest.raises(SourceError, match="stopped delivering"):
+        source.read()

@@ -1,0 +1,345 @@
+"""Does it run for weeks? ``python -m benchmarks.soak --minutes 30`` runs the loop while everything fails.
+
+A network camera (another process) is read, inferred and written to files, UDP, an MQTT broker and the live
+page, at full speed; every few seconds one of them fails, by a random choice from a seed: camera off, silent,
+damaged frames, frames of another size, inference errors, a slow disk, broker killed, page clients that come
+and go or stop reading. Told are memory, threads and open files over time, and whether every frame is
+accounted for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from benchmarks.common import RESULTS, write_result
+from edge_kp import Detector
+from edge_kp.cli import natural, number, run_cli
+from edge_kp.errors import BackendError
+from edge_kp.live.following import Found, Together
+from edge_kp.live.frames import Frame
+from edge_kp.live.lasting import Lasting
+from edge_kp.live.lines import JsonlSink
+from edge_kp.live.messages import MqttSink, UdpSink
+from edge_kp.live.outputs import Painter
+from edge_kp.live.page import PageSink, Recording
+from edge_kp.live.pipeline import Pipeline, Sink, Worker
+from edge_kp.live.sinks import VideoSink
+from edge_kp.live.source import open_source
+from edge_kp.live.statistics import Result, Statistics, Summary
+from edge_kp.tracker import Tracker
+from edge_kp.types import Array
+
+CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
+SETTLING = (
+    0.2  # share of the run in which memory may still grow: caches fill, every fault comes for the first time
+)
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+class Failing(Together):
+    """Fails on as many of the next frames as it is told."""
+
+    failures = 0
+
+    def update(self, frames: Sequence[Frame]) -> list[Found]:
+        if self.failures > 0:
+            self.failures -= 1
+            raise BackendError("out of memory, as the soak has it")
+        return super().update(frames)
+
+
+class SlowDisk(JsonlSink):
+    """Takes its time while told to."""
+
+    slow_until = 0.0
+
+    def write(self, result: Result) -> None:
+        if time.monotonic() < self.slow_until:
+            time.sleep(0.2)
+        super().write(result)
+
+
+class Broker:
+    """mosquitto, which can be killed and started again on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        assert MOSQUITTO is not None
+        self.port = _free_port()
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        assert MOSQUITTO is not None
+        self.process = subprocess.Popen(
+            [MOSQUITTO, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        return self.process
+
+    def off(self, seconds: float) -> None:
+        self.process.kill()
+        self.process.wait()
+        time.sleep(seconds)
+        self.start()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Faults(threading.Thread):
+    """Makes one part fail after the other until it is told to stop; counts what it did."""
+
+    def __init__(self, seed: int, kinds: dict[str, Callable[[np.random.Generator], None]]) -> None:
+        super().__init__(name="soak faults", daemon=True)
+        self._rng = np.random.default_rng(seed)
+        self._kinds = kinds
+        self.stopping = threading.Event()
+        self.done: Counter[str] = Counter()
+
+    def run(self) -> None:
+        while not self.stopping.wait(self._rng.uniform(1, 4)):
+            kind = str(self._rng.choice(sorted(self._kinds)))
+            self._kinds[kind](self._rng)
+            self.done[kind] += 1
+
+
+class Usage:
+    """Memory (MB), threads and open files of this process, over time."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float, int, int]] = []
+        self._start = time.monotonic()
+
+    def note(self) -> None:
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        memory = int(fields["VmRSS"].split()[0]) / 1024
+        files = len(os.listdir("/proc/self/fd"))
+        self.rows.append((time.monotonic() - self._start, memory, int(fields["Threads"]), files))
+
+    def figures(self) -> dict[str, float]:
+        """Medians over a tenth of the run, once settled and at its end."""
+        rows = np.array(self.rows)
+        settled = rows[int(SETTLING * len(rows)) :]
+        tenth = max(1, len(settled) // 8)
+        early, late = np.median(settled[:tenth], 0), np.median(settled[-tenth:], 0)
+        names = ("memory_mb", "threads", "open_files")
+        told = {f"{name}_early": round(float(early[i + 1]), 1) for i, name in enumerate(names)}
+        told |= {f"{name}_late": round(float(late[i + 1]), 1) for i, name in enumerate(names)}
+        return told | {"memory_growth_mb": round(float(late[1] - early[1]), 2)}
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _watch(port: int, seconds: float, reads: bool) -> None:
+    """A browser that shows the stream for a while, or stops reading, and vanishes without a word."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as client:
+        client.sendall(b"GET /stream/0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if reads:
+                client.recv(65536)
+            else:
+                time.sleep(0.05)
+
+
+def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[dict[str, Any], Usage]:
+    camera = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.soak_camera", str(CLIP), str(args.camera_fps)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    opened.callback(camera.wait)
+    assert camera.stdin is not None
+    assert camera.stdout is not None
+    opened.callback(camera.stdin.close)
+    url = f"http://127.0.0.1:{int(camera.stdout.readline())}/stream"
+
+    def tell(text: str) -> None:
+        assert camera.stdin is not None
+        camera.stdin.write(f"{text}\n")
+        camera.stdin.flush()
+
+    again = partial(open_source, url)
+    source = Lasting(again, again(), stall_s=2.5)
+    stats, painter = Statistics(), Painter()
+    slow = SlowDisk(folder / "lines.jsonl")
+    video = VideoSink(folder / "video.mp4", painter, fps=args.camera_fps, live=True)
+    recording = Recording(folder / "recorded", painter, [source])
+    page = PageSink(0, painter, stats.summary, recording, sources=["camera"])
+    page_port = int(page.url.rstrip("/").rsplit(":", 1)[1])
+    udp = UdpSink(f"udp://127.0.0.1:{_free_port()}")
+    sinks: list[Sink] = [slow, video, recording, page, udp]
+    workers: list[Failing] = []
+
+    @contextmanager
+    def worker() -> Iterator[Worker]:
+        with Detector(args.model, threads=1) as detector:
+            painter.schema, painter.label = detector.schema, detector.model_name
+            workers.append(Failing(detector, [Tracker(detector)]))
+            yield workers[0]
+
+    kinds: dict[str, Callable[[np.random.Generator], None]] = {
+        "camera off": lambda rng: tell(f"off {rng.uniform(0.5, 3):.2f}"),
+        "camera silent": lambda rng: tell(f"stall {rng.uniform(1, 6):.2f}"),
+        "damaged frames": lambda rng: tell(f"corrupt {rng.integers(1, 20)}"),
+        "another size": lambda rng: tell(rng.choice(["resize 320 240", "resize 640 480"])),
+        "inference error": lambda rng: setattr(workers[0], "failures", int(rng.integers(1, 6))),
+        "slow disk": lambda rng: setattr(slow, "slow_until", time.monotonic() + rng.uniform(0.5, 3)),
+        "page client": lambda rng: _watch(page_port, rng.uniform(0.2, 2), bool(rng.random() < 0.5)),
+    }
+    mqtt = None
+    if MOSQUITTO is not None:
+        broker = Broker(folder)
+        opened.callback(broker.close)
+        mqtt = MqttSink(f"mqtt://127.0.0.1:{broker.port}/soak")
+        sinks.append(mqtt)
+        kinds["broker killed"] = lambda rng: broker.off(rng.uniform(0.2, 3))
+
+    usage, faults = Usage(), Faults(args.seed, kinds)
+    end = time.monotonic() + 60 * args.minutes
+
+    def tick(summary: Summary) -> None:
+        usage.note()
+        if summary.frames and not faults.is_alive() and not faults.done:
+            faults.start()
+        if time.monotonic() > end:
+            faults.stopping.set()
+            pipeline.stop()
+        done = max(0.0, 1 - (end - time.monotonic()) / (60 * args.minutes))
+        rows = usage.rows[-1]
+        print(f"\r{100 * done:5.1f} % {summary.fps:6.1f} fps {rows[1]:7.1f} MB {rows[2]} threads"
+              f" {rows[3]} files, faults {sum(faults.done.values())} ", end="", file=sys.stderr)  # fmt: skip
+
+    pipeline = Pipeline([source], worker, sinks, stats=stats, on_tick=tick)
+    pipeline.run()
+    print(file=sys.stderr)
+    faults.join(10)
+    summary = stats.summary()
+    figures = {
+        "minutes": args.minutes,
+        "seed": args.seed,
+        "camera_fps": args.camera_fps,
+        "model": args.model,
+        "faults": dict(sorted(faults.done.items())),
+        "camera_came_back": source.returns,
+        "damaged_skipped": source.skipped,
+        "frames": {
+            "captured": summary.captured,
+            "inferred": summary.frames,
+            "dropped": summary.dropped,
+            "failed": summary.failed,
+        },
+        "mean_fps": round(summary.mean_fps, 1),
+        "delivered": dict(summary.delivered),
+        "missed": dict(summary.sink_dropped),
+        "mqtt": None if mqtt is None else {"sent": mqtt.written, "lost": mqtt.lost},
+        **usage.figures(),
+    }
+    figures["problems"] = _problems(summary, sinks, slow, mqtt, folder)
+    return figures, usage
+
+
+def _problems(
+    summary: Summary, sinks: Sequence[Sink], lines: JsonlSink, mqtt: MqttSink | None, folder: Path
+) -> list[str]:
+    """What does not add up; empty where all does."""
+    found = []
+    if summary.captured != summary.frames + summary.dropped + summary.failed:
+        found.append("captured frames are not those inferred, dropped and failed")
+    for sink in sinks:
+        told = summary.delivered.get(sink.name, 0) + summary.sink_dropped.get(sink.name, 0)
+        if told != summary.frames:
+            found.append(f"{sink.name}: {told} results of {summary.frames}")
+    text = (folder / "lines.jsonl").read_text()
+    records = [json.loads(line) for line in text.splitlines()]
+    if not text.endswith("\n") or {len(records), lines.written} != {summary.delivered.get(lines.name, 0)}:
+        found.append(f"{len(records)} lines on disk, {lines.written} written")
+    if mqtt is not None and mqtt.written + mqtt.lost != summary.delivered.get(mqtt.name, 0):
+        found.append(
+            f"MQTT: {mqtt.written} sent and {mqtt.lost} lost of {summary.delivered.get(mqtt.name, 0)}"
+        )
+    clip = cv2.VideoCapture(str(folder / "video.mp4"))
+    if not clip.isOpened() or not clip.read()[0]:
+        found.append("the video cannot be played")
+    left = [t.name for t in threading.enumerate() if t.name.startswith("edge_kp")]
+    if left:
+        found.append(f"threads left: {', '.join(left)}")
+    return found
+
+
+def _plot(usage: Usage, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = np.array(usage.rows)
+    minutes: Array = rows[:, 0] / 60
+    figure, axes = plt.subplots(3, 1, sharex=True, figsize=(9, 6), layout="constrained")
+    for axis, column, title in zip(axes, (1, 2, 3), ("memory, MB", "threads", "open files"), strict=True):
+        axis.plot(minutes, rows[:, column], linewidth=0.8)
+        axis.set_ylabel(title)
+        axis.set_ylim(0, 1.15 * rows[:, column].max())
+        axis.axvspan(0, minutes[-1] * SETTLING, color="0.92")
+    axes[-1].set_xlabel("minutes (grey: settling)")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _run(args: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as opened:
+        figures, usage = _soak(args, Path(temporary), opened)
+    args.out.mkdir(parents=True, exist_ok=True)
+    _plot(usage, args.out / "soak.png")
+    write_result("soak", figures, args.out, ("openvino", "aiohttp", "paho-mqtt"))
+    frames = figures["frames"]
+    print(
+        f"{frames['captured']} frames captured: {frames['inferred']} inferred, {frames['dropped']} dropped,"
+        f" {frames['failed']} failed; memory {figures['memory_growth_mb']:+.1f} MB after settling"
+    )
+    if figures["problems"]:
+        raise BackendError("\n".join(figures["problems"]))
+    print("every frame is accounted for")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=number(0.05, 1e5), default=30.0)
+    parser.add_argument(
+        "--camera-fps",
+        type=number(1, 1000),
+        default=150.0,
+        help="faster than inference, so that it runs at full speed (default 150)",
+    )
+    parser.add_argument("--seed", type=natural, default=0)
+    parser.add_argument("--model", default="face68")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    return run_cli(_run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Settings from a TOML file, by the names of a command's flags."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Any
+
+from edge_kp.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SOURCES = ("camera", "source")  # what a command line says of these replaces all that the file says
+
+
+def with_config(
+    args: argparse.Namespace, parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """The arguments of a command line with those of the file that its ``--config`` names.
+
+    The line's flags win; where it names sources, so do they over all of the file's.
+    """
+    line = list(sys.argv[1:] if argv is None else argv)
+    told = {*SOURCES} if any(getattr(args, name, None) for name in SOURCES) else set()
+    return parser.parse_args([*arguments_of(args.config, parser, told), *line])
+
+
+def arguments_of(path: Path, parser: argparse.ArgumentParser, without: Container[str] = ()) -> list[str]:
+    """A file's settings as the command line that would say the same, but for the keys in ``without``.
+
+    A key is a flag's name without its dashes, with ``_`` or ``-`` inside; ``true`` gives a flag without
+    value, ``false`` leaves it out, and a list repeats a flag.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or holds a key that is no flag.
+    """
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    flags = {
+        option.removeprefix("--"): action
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--") and option not in ("--help", "--config")
+    }
+    arguments: list[str] = []
+    for key, value in settings.items():
+        name = key.replace("_", "-")
+        if name not in flags:
+            near = difflib.get_close_matches(name, flags, 1)
+            hint = f"; is it {near[0]}?" if near else f"; there are {', '.join(sorted(flags))}"
+            raise ConfigError(f"{path}: {key}: no such setting{hint}")
+        said = _said(path, key, value, flags[name])
+        if name not in without:
+            arguments += said
+    return arguments
+
+
+def _said(path: Path, key: str, value: Any, action: argparse.Action) -> list[str]:
+    flag = action.option_strings[-1]
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{path}: {key}: expected true or false, got {value!r}")
+        return [flag] if value else []
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not isinstance(action, argparse._AppendAction):
+        raise ConfigError(f"{path}: {key}: expected one value, got a list of {len(value)}")
+    if any(isinstance(v, (bool, dict, list)) for v in values):
+        raise ConfigError(f"{path}: {key}: expected a text or a number, got {value!r}")
+    return [f"{flag}={v}" for v in values]

@@ -1,0 +1,40 @@
+"""What the inference thread does: a tracker for each source, all of them over the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from edge_kp.detector import Detector
+from edge_kp.live.frames import Frame
+from edge_kp.together import Steps, run_together
+from edge_kp.types import Array, Detection
+
+Found = tuple[list[Detection], Mapping[str, float]]  # what is in a frame, and the seconds each stage took
+
+
+class Follower(Protocol):
+    """What follows one video: a tracker."""
+
+    last_timings: dict[str, float]
+
+    def steps(self, image: Array, time_s: float | None = None) -> Steps: ...
+
+
+class Together:
+    """Follows each video of a run, all of them by the same networks. Use it in the detector's thread.
+
+    Args:
+        followers: one for each video.
+    """
+
+    def __init__(self, detector: Detector, followers: Sequence[Follower]) -> None:
+        self.detector = detector
+        self.followers = followers
+
+    def update(self, frames: Sequence[Frame]) -> list[Found]:
+        """What is in the next frame of one or more of the videos."""
+        followers = [self.followers[frame.source] for frame in frames]
+        works = [f.steps(frame.image, frame.time_s) for f, frame in zip(followers, frames, strict=True)]
+        found = run_together(self.detector, works)
+        return [(what, f.last_timings) for what, f in zip(found, followers, strict=True)]

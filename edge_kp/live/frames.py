@@ -1,0 +1,99 @@
+"""What a source is: a stream of frames."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+
+from edge_kp.types import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        index: number of the frame since the source was opened; a gap means frames that were dropped.
+        time_s: seconds since the first frame: ``index / fps`` for a file, the clock for a live source.
+        captured: ``time.monotonic()`` at which the frame was taken (camera) or read.
+        image: (H, W, 3) uint8, BGR.
+        source: number of the source in the run, from 0.
+    """
+
+    index: int
+    time_s: float
+    captured: float
+    image: Array
+    source: int = 0
+
+
+class Source(Protocol):
+    """A stream of frames. One thread reads it, and the same thread closes it.
+
+    Attributes:
+        live: frames come by the clock, whether they are read or not.
+        fps: frames per second; None where the device does not say.
+        size: (width, height) of the first frame, pixels.
+        name: short name for people, without credentials.
+        skipped: pictures left out so far because they were damaged.
+        returns: how often a source that was gone came back.
+    """
+
+    live: bool
+    fps: float | None
+    size: tuple[int, int]
+    name: str
+
+    @property
+    def skipped(self) -> int: ...
+
+    @property
+    def returns(self) -> int: ...
+
+    def read(self) -> Frame | None:
+        """The next frame, or None at the end.
+
+        Raises:
+            SourceError: a live source stopped delivering.
+        """
+
+    def stop(self) -> None:
+        """From any thread: a read that waits for a source to come back ends, with None."""
+
+    def close(self) -> None:
+        """Give the device or file back; a second call does nothing."""
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """How to take frames.
+
+    Attributes:
+        width, height, fps: what to ask a camera for; it gives what it can. None leaves it to the camera.
+        rotate: turn every picture clockwise by so many degrees: 0, 90, 180 or 270.
+        mirror: then exchange left and right.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    rotate: int = 0
+    mirror: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Is anything asked of the camera?"""
+        return any(value is not None for value in (self.width, self.height, self.fps))
+
+
+def quiet_opencv() -> None:
+    """Keep OpenCV and FFmpeg from printing pages around our one line; their own variables still win.
+
+    FFmpeg reads its variable once, when OpenCV first touches it, so this runs before any capture or writer.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -1,0 +1,83 @@
+"""Results as text, a line for each frame: JSON Lines, and what all files of lines share."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from edge_kp.live.sinks import check_output, write_error
+from edge_kp.live.statistics import Result
+
+
+def record(result: Result) -> dict[str, Any]:
+    """A result as plain numbers, as in the JSONL file."""
+    return {
+        "frame": result.frame.index,
+        "time_s": round(result.frame.time_s, 4),
+        "source": result.frame.source,
+        "detections": [detection.to_json() for detection in result.detections],
+    }
+
+
+def encode(result: Result) -> bytes:
+    """The result as one line of compact JSON, without a line end."""
+    return json.dumps(record(result), allow_nan=False, separators=(",", ":")).encode()
+
+
+class JsonlSink:
+    """One line of JSON per frame, frames without objects too; each line is whole on disk before the next.
+
+    Raises:
+        SinkError: the path cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = str(path)
+        self.source: int | None = None
+        self.written = 0
+        self._file = WholeLines(path)
+
+    def write(self, result: Result) -> None:
+        self._file.append(encode(result) + b"\n")
+        self.written += 1
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class WholeLines:
+    """A file that grows line by line, each whole on disk before the next; created by the first of them.
+
+    Raises:
+        SinkError: the path cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = check_output(path)
+        self._file: IO[bytes] | None = None
+        self._end = 0
+
+    def append(self, line: bytes) -> None:
+        try:
+            if self._file is None:
+                self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+            rest = memoryview(line)
+            while rest:  # a write may stop half-way where the disk fills up
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._cut()
+            raise write_error(str(self.path), error) from error
+        self._end += len(line)
+
+    def _cut(self) -> None:
+        """Take back half a line; a pipe or device cannot."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.truncate(self._end)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

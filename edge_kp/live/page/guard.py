@@ -1,0 +1,61 @@
+"""Who may ask what of the page: it belongs to this machine, and no other site may press its buttons."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping
+
+# Scripts of other sites cannot send this header without asking first, and are then told no.
+OWN_HEADER = "X-Edge-KP"
+
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.IGNORECASE)
+
+
+def refused_host(headers: Mapping[str, str]) -> str | None:
+    """Why a request to a page on the loopback address is refused; None where it is not.
+
+    Another name in ``Host`` means that a foreign site has made its own name point here (DNS rebinding).
+    """
+    host = headers.get("Host", "")
+    if _LOOPBACK.fullmatch(host):
+        return None
+    return f"unknown host {host[:80]!r}: open the page as localhost or 127.0.0.1"
+
+
+def refused_change(headers: Mapping[str, str], scheme: str) -> str | None:
+    """Why a request that changes something is refused; None where it comes from the page itself."""
+    origin = headers.get("Origin")
+    own = f"{scheme}://{headers.get('Host', '')}"
+    if origin is not None and origin.lower() != own.lower():
+        return "another site may not do this"
+    if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return "another site may not do this"
+    if headers.get(OWN_HEADER) != "1":
+        return f"the header {OWN_HEADER}: 1 is missing"
+    return None
+
+
+def security_headers(html: str) -> dict[str, str]:
+    """Headers of every answer; the page's own style and script are allowed by their hashes, nothing else."""
+    style, script = (_hashes(html, tag) for tag in ("style", "script"))
+    policy = (
+        f"default-src 'none'; style-src {style}; script-src {script}; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+        "Server": "edge_kp",
+    }
+
+
+def _hashes(html: str, tag: str) -> str:
+    digests = (
+        hashlib.sha256(body.encode()).digest() for body in re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.S)
+    )
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

@@ -1,0 +1,127 @@
+"""Pictures as a source: one, a folder of them, or those that a pattern names."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge_kp.errors import SourceError
+from edge_kp.live.frames import Frame
+from edge_kp.types import Array
+
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+# Pictures have no frame rate of their own; 25 per second is what ffmpeg gives an image sequence.
+PICTURES_FPS = 25.0
+
+
+class Pictures:
+    """Pictures read one after the other; a damaged one is skipped, said and counted."""
+
+    live = False
+    fps: float | None = PICTURES_FPS
+    returns = 0
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        self.name = name
+        self.skipped = 0
+        self._images = self._load(paths)
+        self._index = 0
+        self._first = next(self._images, None)
+        if self._first is None:
+            which = (
+                f"{paths[0]}: this"
+                if len(paths) == 1
+                else f"{paths[0].parent}: none of {len(paths)} pictures"
+            )
+            raise SourceError(f"{which} can be read as a picture: save it again as JPEG or PNG")
+        self.size = (self._first.shape[1], self._first.shape[0])
+
+    def _load(self, paths: Sequence[Path]) -> Iterator[Array]:
+        for path in paths:
+            image = read_picture(path)
+            if image is not None:
+                yield image
+                continue
+            self.skipped += 1
+            if len(paths) > 1:
+                log.warning("%s cannot be read as a picture: skipped", path)
+
+    def read(self) -> Frame | None:
+        image, self._first = (
+            (self._first, None) if self._first is not None else (next(self._images, None), None)
+        )
+        if image is None:
+            return None
+        frame = Frame(self._index, self._index / PICTURES_FPS, time.monotonic(), image)
+        self._index += 1
+        return frame
+
+    def stop(self) -> None:
+        """A read never waits for long."""
+
+    def close(self) -> None:
+        self._images = iter(())
+
+
+def read_picture(path: Path) -> Array | None:
+    """The picture as (H, W, 3) uint8 BGR, turned as its EXIF says; None where it cannot be read."""
+    try:
+        data = np.fromfile(path, np.uint8)  # unlike cv2.imread it takes every path on every system
+        return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except (OSError, cv2.error):
+        return None
+
+
+def is_pattern(spec: str) -> bool:
+    """Does it name files by ``*``, ``?`` or ``[…]``? A file that exists under that very name wins."""
+    return glob.has_magic(spec) and not Path(spec).exists()
+
+
+def matching(pattern: str) -> list[Path]:
+    """The pictures that a pattern names (``**`` reaches into all folders below), in order.
+
+    Raises:
+        SourceError: there are none.
+    """
+    paths = _pictures(Path(name) for name in glob.iglob(pattern, recursive=True))
+    if not paths:
+        raise SourceError(
+            f"{pattern}: no picture has such a name: check the pattern, and quote it in the shell"
+        )
+    return paths
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures directly in a folder, in order.
+
+    Raises:
+        SourceError: there are none, or the folder cannot be read.
+    """
+    try:
+        paths = _pictures(folder.iterdir())
+    except OSError as error:
+        raise SourceError(f"{folder}: {error.strerror}: make the folder readable") from error
+    if not paths:
+        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        raise SourceError(f"{folder}: no picture in this folder: put {kinds} files directly into it")
+    return paths
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    found = [p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    return sorted(found, key=natural)
+
+
+def natural(path: Path) -> list[str | int]:
+    """Sort key that puts frame_2 before frame_10."""
+    parts = re.split(r"([0-9]+)", str(path).lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
