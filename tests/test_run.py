@@ -293,6 +293,35 @@ def test_ctrl_c_in_a_file_leaves_whole_files_and_exits_with_130():
     assert frame_count("o.mp4") == len(written) >= 3
 
 
+@linux
+@pytest.mark.parametrize("delay", [0.1, 0.5, 1.0, 1.5, 2.0, 3.0])
+def test_a_signal_at_any_moment_leaves_whole_files_or_none(delay):
+    many_pictures(Path("in"))
+    command = [sys.executable, "-m", "edge_kp.run", "--source", "in", "--headless", "--save", "o.mp4"]
+    process = subprocess.Popen(
+        [*command, "--json", "o.jsonl", "--csv", "o.csv"],
+        env={**os.environ, "PYTHONPATH": str(CLIP.parents[2])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        time.sleep(delay)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
+    assert process.returncode in (130, -signal.SIGTERM), err  # the latter before anything is opened
+    assert "Traceback" not in err
+    assert len({Path(name).exists() for name in ("o.mp4", "o.jsonl", "o.csv")}) == 1
+    if Path("o.jsonl").exists():
+        assert process.returncode == 130
+        with open("o.csv", newline="") as file:
+            table = list(csv.reader(file))
+        assert len({len(row) for row in table}) == 1
+        assert len(records("o.jsonl")) >= 1
+        assert frame_count("o.mp4") >= 1
+
+
 # ---- several sources, other outputs ------------------------------------------------------------------------
 
 

@@ -91,6 +91,8 @@ class Lasting:
             except SourceError as error:
                 why = str(error)
                 continue
+            if self._stopped.is_set():  # while it was being opened: nobody waits for its frames
+                return None
             frame = self._reader.frames.get(self._stall_s)
             if frame is not None:
                 self.returns += 1

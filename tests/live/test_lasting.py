@@ -139,6 +139,31 @@ def test_stop_ends_a_read_that_waits_for_a_source_to_come_back():
     source.close()
 
 
+def test_stop_while_a_source_is_being_opened_waits_for_none_of_its_frames():
+    opening, go_on = threading.Event(), threading.Event()
+
+    def slowly():
+        opening.set()
+        assert go_on.wait(WAIT_S)
+        return silent
+
+    silent = Camera(0, lambda: go_on.wait(WAIT_S) and None)
+    silent.read = lambda: source._stopped.wait(WAIT_S) and None
+    queue = [slowly]
+    source = Lasting(lambda: queue.pop(0)(), Camera(1, unplugged), pause_s=0.001, stall_s=10 * WAIT_S)
+    assert source.read() is not None
+    frames = []
+    reading = threading.Thread(target=lambda: frames.append(source.read()))
+    reading.start()
+    assert opening.wait(WAIT_S)
+    source.stop()
+    go_on.set()
+    reading.join(WAIT_S)
+    assert frames == [None]
+    source.close()
+    assert silent.closed.wait(WAIT_S)
+
+
 # ---- a real stream ---------------------------------------------------------------------------------------
 
 
