@@ -235,9 +235,13 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
               f" {rows[3]} files, faults {sum(faults.done.values())} ", end="", file=sys.stderr)  # fmt: skip
 
     pipeline = Pipeline([source], worker, sinks, stats=stats, on_tick=tick)
-    pipeline.run()
+    try:
+        pipeline.run()
+    finally:  # before the broker is closed: a fault would start it again
+        faults.stopping.set()
+        if faults.ident is not None:
+            faults.join(10)
     print(file=sys.stderr)
-    faults.join(10)
     summary = stats.summary()
     figures = {
         "minutes": args.minutes,

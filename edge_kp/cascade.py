@@ -265,7 +265,7 @@ def _extract(crops: Sequence[Crop], images: Sequence[Array]) -> Array:
 
 def _run(backend: Backend, pictures: Array) -> dict[str, Array]:
     out = backend.run(pictures)
-    if not (np.isfinite(out["keypoints"]).all() and np.isfinite(out["score"]).all()):
+    if not all(np.isfinite(out[name]).all() for name in ("keypoints", "score", "visibility", "attributes")):
         raise BackendError(f"{backend.name} gave values that are not finite; export the model again")
     return out
 

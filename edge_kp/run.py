@@ -23,7 +23,7 @@ from edge_kp.live.lines import JsonlSink
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
 from edge_kp.live.page import PageSink
-from edge_kp.live.pictures import IMAGE_SUFFIXES
+from edge_kp.live.pictures import is_picture
 from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.preview import Preview, display_available
 from edge_kp.live.sinks import ImageSink, VideoSink
@@ -190,7 +190,7 @@ def _run(args: argparse.Namespace, opened: ExitStack) -> None:
         source = open_lasting(spec, _capture_options(args), args.give_up)
         opened.callback(source.close)
         sources.append(source)
-    still = len(specs) == 1 and not sources[0].live and _is_picture(specs[0])
+    still = len(specs) == 1 and not sources[0].live and is_picture(specs[0])
     window, notice = None, ""
     if not args.headless:
         shown, why = display_available()
@@ -279,11 +279,6 @@ def _told(source: Source, still: bool) -> str:
 def _different(names: Sequence[str]) -> list[str]:
     """Names of windows: two of the same would be one window."""
     return [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names)]
-
-
-def _is_picture(spec: str | int) -> bool:
-    path = Path(str(spec))
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _stem(source: Source, spec: str | int) -> str:

@@ -223,6 +223,12 @@ def test_outputs_that_cannot_be_written_are_one_line(capsys):
     assert "name the same file" in refused(capsys, *source, "--save", "o.mp4", "--json", "./o.mp4")
 
 
+def test_a_restart_goes_on_over_the_older_file_of_an_address_that_looks_like_a_pattern(capsys):
+    Path("o.jsonl").write_text("of the last run\n")
+    source = ["--source", "http://127.0.0.1:9/a.mjpg?fps=5", "--headless", "--json", "o.jsonl"]
+    assert "no video comes from this address" in refused(capsys, *source)
+
+
 def test_the_source_is_never_overwritten(capsys):
     shutil.copy(CLIP, "in.mp4")
     before = Path("in.mp4").read_bytes()
@@ -356,7 +362,8 @@ def test_a_clip_is_turned_and_mirrored_before_anything_is_found():
 
 def test_outputs_that_fail_together_name_the_same_file(capsys):
     source = ["--source", str(CLIP), "--headless"]
-    assert "name the same file" in refused(capsys, *source, "--csv", "o.txt", "--json", "o.txt")
+    said = refused(capsys, *source, "--save", "o.mp4", "--csv", "o.txt", "--json", "o.txt")
+    assert "o.txt: two of --save, --json and --csv name the same file" in said
     assert "write" in refused(capsys, *source, "--udp", "192.168.1.20")
     assert "topic" in refused(capsys, *source, "--mqtt", "mqtt://127.0.0.1")
 
@@ -497,8 +504,21 @@ def test_a_check_tries_networks_sources_and_outputs_and_writes_nothing(capsys):
 
 def test_a_check_says_all_that_would_fail(capsys):
     arguments = ["--check", "--model", "no_such_model", "--source", "none.mp4", "--json", "none/o.jsonl"]
-    assert run.main(arguments) == 1
+    assert run.main([*arguments, "--mqtt", "mqtt://127.0.0.1"]) == 1
     out, err = capsys.readouterr()
-    for part in ("no_such_model", "none.mp4: no such file"):
+    for part in ("no_such_model", "none.mp4: no such file", "no topic to publish to"):
         assert any(part in line for line in out.splitlines() if line.startswith("FAILS"))
         assert any(part in line for line in err.splitlines() if line.startswith("error: "))
+
+
+def test_a_check_judges_outputs_by_what_the_sources_are(capsys):
+    ok, image = cv2.VideoCapture(str(CLIP)).read()
+    assert ok
+    cv2.imwrite("one.png", image)
+    check = ["--check", "--model", "no_such_model"]  # which fails, and is none of the test's business
+    assert run.main([*check, "--source", "one.png", "--save", "o.png"]) == 1
+    assert "ok      outputs: o.png\n" in capsys.readouterr().out
+    assert run.main([*check, "--save", "o.png"]) == 1
+    assert "ok      outputs: o.png\n" in capsys.readouterr().out
+    assert run.main([*check, "--save", "none/o.mp4"]) == 1
+    assert "FAILS   none/o.mp4: there is no folder none" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 # How long a network stream may stay silent, when it is opened and later, before it counts as gone.
 STREAM_TIMEOUT_MS = 5000
+PIPELINE_TIMEOUT_S = 10.0  # for the first picture out of a GStreamer pipeline
 DAMAGED_IN_A_ROW = 30  # frames of a live source that cannot be decoded, after which it counts as gone
 
 
@@ -172,12 +174,24 @@ def open_pipeline(text: str, name: str) -> Capture:
         raise SourceError(
             f"{name}: the pipeline must end in appsink: add '! videoconvert ! appsink drop=true'"
         )
-    capture = cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
-    first = _first_frame(capture)
-    if first is None:
+    opened: list[tuple[cv2.VideoCapture, Array | None]] = []
+
+    def open_it() -> None:
+        capture = cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
+        opened.append((capture, _first_frame(capture)))
+
+    # Without its source element a pipeline waits for ever, and OpenCV with it.
+    title = f"edge_kp open {name}"
+    if any(thread.name == title for thread in threading.enumerate()):
+        raise SourceError(f"{name}: the last try to open it still hangs in GStreamer: restart the program")
+    opening = threading.Thread(target=open_it, name=title, daemon=True)
+    opening.start()
+    opening.join(PIPELINE_TIMEOUT_S)
+    capture, first = opened[0] if opened else (None, None)
+    if capture is None or first is None:
         raise SourceError(
-            f"{name}: no picture comes out of this pipeline: try it with gst-launch-1.0, "
-            "autovideosink in place of appsink"
+            f"{name}: no picture comes out of this pipeline: try it with gst-launch-1.0, autovideosink in "
+            f"place of appsink: {text}"
         )
     return Capture(capture, first, name, live=True)
 

@@ -11,6 +11,8 @@ from edge_kp.errors import BackendError, EdgeKpError, SinkError
 from edge_kp.live.frames import CaptureOptions
 from edge_kp.live.messages import MqttSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
+from edge_kp.live.pictures import IMAGE_SUFFIXES, is_picture
+from edge_kp.live.sinks import VIDEO_SUFFIXES, check_output
 from edge_kp.live.source import open_source, short_name
 from edge_kp.live.statistics import Summary
 from edge_kp.parity import table
@@ -90,9 +92,8 @@ def _broker(url: str) -> str:
     Raises:
         SinkError: no such address, or no broker that lets us in.
     """
-    sink = MqttSink(
-        f"{url}/check"
-    )  # the topic itself may be in use, and holds what was said last of its status
+    # The topic itself may be in use, and holds what was said last of its status.
+    sink = MqttSink(url, below="check")
     try:
         end = time.monotonic() + BROKER_S
         while not sink.connected:
@@ -106,12 +107,16 @@ def _broker(url: str) -> str:
 
 def _outputs(specs: Sequence[str | int], options: CaptureOptions, wanted: Outputs) -> str:
     refuse_overwriting(specs, wanted)
+    if not specs and wanted.save is not None:  # what there will be of which kind, the sources decide
+        check_output(wanted.save, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
     sources = [open_source(spec, options) for spec in specs]
     try:
-        sinks = open_outputs(wanted, sources, Painter(), Summary)
+        still = len(specs) == 1 and is_picture(specs[0])
+        sinks = open_outputs(wanted, sources, Painter(), Summary, still=still)
         for sink in sinks:
             sink.close()
     finally:
         for source in sources:
             source.close()
-    return f"outputs: {', '.join(sink.name for sink in sinks)}"
+    names = [str(wanted.save)] if not specs and wanted.save is not None else []
+    return f"outputs: {', '.join([*names, *(sink.name for sink in sinks)])}"

@@ -95,5 +95,6 @@ def quiet_opencv() -> None:
     FFmpeg reads its variable once, when OpenCV first touches it, so this runs before any capture or writer.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if "OPENCV_LOG_LEVEL" not in os.environ:
+    # The OpenCV of Debian 12 and of JetPack is older and has no such switch.
+    if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(cv2.utils, "logging"):
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

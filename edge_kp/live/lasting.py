@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+import cv2
+
 from edge_kp.errors import SourceError
 from edge_kp.live.channel import Channel
 from edge_kp.live.frames import Frame, Source
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 STALL_S = 10.0  # without a frame for so long, a source counts as gone; drivers and streams give up earlier
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 15.0  # between two tries to open it again, doubled from one to the next
+# What a device, a network or a decoder that gives up can raise; anything else is a fault of the program.
+_GONE = (SourceError, OSError, cv2.error)
 MOST_STUCK = 3  # readers that hang in a driver, after which it makes no sense to start another
 
 
@@ -78,7 +82,7 @@ class Lasting:
 
     def _come_back(self) -> Frame | None:
         gone = time.monotonic()
-        why = str(self._reader.error or f"{self.name} gave no frame for {self._stall_s:g} s")
+        why = self._why(f"{self.name} gave no frame for {self._stall_s:g} s")
         self._leave()
         log.warning("%s: trying again until it is back", why)
         pause = self._pause_s
@@ -88,8 +92,8 @@ class Lasting:
                 raise SourceError(f"{self.name} has been gone for {self._give_up_s:g} s: {why}")
             try:
                 self._reader, self._away = _Reader(self._again()), False
-            except SourceError as error:
-                why = str(error)
+            except _GONE as error:
+                why = _line(error)
                 continue
             if self._stopped.is_set():  # while it was being opened: nobody waits for its frames
                 return None
@@ -98,9 +102,16 @@ class Lasting:
                 self.returns += 1
                 log.warning("%s is back after %.0f s", self.name, time.monotonic() - gone)
                 return frame
-            why = str(self._reader.error or f"{self.name} was opened and gave no frame")
+            why = self._why(f"{self.name} was opened and gave no frame")
             self._leave()
         return None
+
+    def _why(self, otherwise: str) -> str:
+        """Why the reader gave no frame; what it did not foresee is raised here, in the thread that waits."""
+        error = self._reader.error
+        if error is not None and not isinstance(error, _GONE):
+            raise error
+        return otherwise if error is None else _line(error)
 
     def _leave(self) -> None:
         """Let the reader go; one that hangs closes its source whenever the driver lets it."""
@@ -130,7 +141,7 @@ class _Reader:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.error: SourceError | None = None
+        self.error: BaseException | None = None
         self.frames: Channel[Frame] = Channel(1)
         self.thread = threading.Thread(target=self._run, name=f"edge_kp read {source.name}", daemon=True)
         self.thread.start()
@@ -142,7 +153,7 @@ class _Reader:
                 if frame is None:
                     break
                 self.frames.put(frame, wait=True)  # it is taken at once: the slot behind drops, and counts
-        except SourceError as error:
+        except BaseException as error:
             self.error = error
         finally:
             self.frames.end()
@@ -152,3 +163,8 @@ class _Reader:
     def leave(self) -> None:
         self.frames.close()
         self.thread.join(self.WAIT_S)
+
+
+def _line(error: BaseException) -> str:
+    """What an error says, on one line: those of OpenCV have several."""
+    return " ".join(str(error).split())

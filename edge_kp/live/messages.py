@@ -148,6 +148,7 @@ class MqttSink:
 
     Args:
         url: parts are percent-decoded; write ``@`` in a topic as ``%40``, ``:`` in a user name as ``%3A``.
+        below: publish to ``topic/below``, and leave what the topic itself holds as it is.
 
     Attributes:
         name: the URL without user and password.
@@ -159,7 +160,7 @@ class MqttSink:
         SinkError: not such an address, or paho-mqtt is missing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, below: str = "") -> None:
         address = Address.parse(url, ("mqtt", "mqtts"), "mqtt://192.168.1.20/door/keypoints")
         self.name = address.name
         self.source: int | None = None
@@ -173,6 +174,8 @@ class MqttSink:
             raise SinkError(f"{self.name}: MQTT knows no password without a user name: write user:password@")
         self.written = 0
         self.lost = 0
+        if below:
+            self.topic += f"/{below}"
         self._status = f"{self.topic}/status"
         self._lock = threading.RLock()  # between the writing thread and paho's
         self._progress = threading.Condition(self._lock)

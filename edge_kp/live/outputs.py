@@ -141,8 +141,9 @@ def _page(
 def refuse_overwriting(specs: Sequence[str | int], wanted: Outputs) -> None:
     """Raises: SinkError: an output is an input, or two outputs are one file."""
     paths = wanted.files(len(specs))
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
-        raise SinkError(f"{paths[0]}: two of --save, --json and --csv name the same file: choose another")
+    real = [os.path.realpath(path) for path in paths]
+    if twice := [path for path, file in zip(paths, real, strict=True) if real.count(file) > 1]:
+        raise SinkError(f"{twice[0]}: two of --save, --json and --csv name the same file: choose another")
     for path in paths:
         if path.exists() and any(path.samefile(file) for spec in specs for file in input_files(spec)):
             raise SinkError(f"{path}: this is the source itself: choose another file to write to")

@@ -81,6 +81,12 @@ def read_picture(path: Path) -> Array | None:
         return None
 
 
+def is_picture(spec: str | int) -> bool:
+    """Does it name a single picture that exists?"""
+    path = Path(str(spec))
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+
+
 def is_pattern(spec: str) -> bool:
     """Does it name files by ``*``, ``?`` or ``[…]``? A file that exists under that very name wins."""
     return glob.has_magic(spec) and not Path(spec).exists()

@@ -119,7 +119,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._failed = 0  # calls of the worker in a row
-        self._working_outputs = len(self._sinks) + (window is not None)
+        self._working = set(self._outputs)  # those of the sinks that have not failed
 
     def run(self) -> str:
         """Run to the end; finished results are written and sinks closed when this returns or raises.
@@ -262,17 +262,17 @@ class Pipeline:
                 self.stats.deliver(sink.name)
         except BaseException as error:
             self.stats.sink_drop(sink.name, output.close())
-            self._sink_failed(error)
+            self._sink_failed(output, error)
         try:
             sink.close()
         except BaseException as error:
-            self._sink_failed(error)
+            self._sink_failed(output, error)
 
-    def _sink_failed(self, error: BaseException) -> None:
+    def _sink_failed(self, output: Channel[Result], error: BaseException) -> None:
         """Go on without an output, if it is one of several; its error is told now, and raised at the end."""
         with self._lock:
-            self._working_outputs -= 1
-            last = self._working_outputs <= 0
+            self._working.discard(output)  # one that cannot be closed either fails twice
+            last = not self._working and self._window is None
         if last or not isinstance(error, SinkError):
             self._fail(error)
             return

@@ -76,7 +76,11 @@ class VideoSink:
         if self._writer is None:
             self._writer = self._open(image)
         assert self._size is not None
-        if shutil.disk_usage(self.path.parent).free < RESERVE_BYTES:
+        try:
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as error:  # the disk was pulled out, or the folder removed
+            raise write_error(self.name, error) from error
+        if free < RESERVE_BYTES:
             raise SinkError(
                 f"{self.name}: the disk is full: what was recorded so far is playable; free some space"
             )

@@ -105,6 +105,8 @@ def short_name(text: str) -> str:
 def input_files(spec: str | int) -> list[Path]:
     """The existing files a source reads, so that no output is written over one of them."""
     text = str(spec)
+    if "://" in text or " ! " in text:  # an address or pipeline; its * ? [ are no pattern
+        return []
     path = Path(text)
     if path.is_dir():
         return [p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]

@@ -95,6 +95,30 @@ def test_a_source_that_stays_away_is_given_up_with_the_last_reason():
     source.close()
 
 
+def test_an_error_of_opencv_is_one_more_way_to_be_gone(caplog):
+    def broken():
+        cv2.cvtColor(np.zeros((2, 2, 2), np.uint8), cv2.COLOR_BGR2GRAY)
+
+    source = lasting(Camera(1, broken), Camera(1, unplugged))
+    assert [source.read().index for _ in range(2)] == [0, 1]
+    source.close()
+    told = caplog.records[0].getMessage()
+    assert "OpenCV" in told
+    assert told.endswith(": trying again until it is back")
+    assert "\n" not in told
+
+
+def test_a_fault_of_the_program_is_raised_where_frames_are_waited_for():
+    def fault():
+        raise ZeroDivisionError("a fault of the program")
+
+    source = lasting(Camera(1, fault), Camera(9, unplugged))
+    assert source.read() is not None
+    with pytest.raises(ZeroDivisionError):
+        source.read()
+    source.close()
+
+
 def test_a_read_that_never_returns_is_left_behind_and_the_source_opened_anew():
     release = threading.Event()
     stuck = Camera(2, lambda: release.wait(WAIT_S) and None)

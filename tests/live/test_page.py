@@ -463,9 +463,15 @@ def test_names_of_this_machine_are_welcome(serve):
         assert ask(page, "/state", headers={"Host": host})[0] == 200, host
 
 
-def test_a_page_for_the_network_takes_any_name(serve):
+def test_a_page_for_the_network_takes_addresses_and_the_names_of_this_machine(serve):
     page = serve(host="0.0.0.0")
-    assert ask(page, "/state", headers={"Host": "jetson.local:8080"})[0] == 200
+    own = socket.gethostname().split(".")[0]
+    for host in ("192.168.1.20:8080", "[fe80::1]:8080", "localhost", own.upper(), f"{own}.local:8080"):
+        assert ask(page, "/state", headers={"Host": host})[0] == 200, host
+    for host in ("evil.example", f"{own}x.local", "192.168.1.20.evil.example", "[fe80", ""):
+        assert ask(page, "/state", headers={"Host": host})[0] in (400, 403), host
+        forged = {**OWN, "Host": host, "Origin": f"http://{host}"}
+        assert ask(page, "/record/start", "POST", forged)[0] in (400, 403), host
     assert ask(page, "/record/start", "POST", {**OWN, "Origin": "http://evil.example"})[0] == 403
 
 
@@ -517,7 +523,9 @@ def test_without_aiohttp_the_next_step_is_said():
         "PageSink(0, None, None)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr.splitlines()[-1].endswith("the page needs aiohttp: pip install 'edge-kp[page]'")
+    assert done.stderr.splitlines()[-1].endswith(
+        "needs aiohttp: pip install '.[page]' in the project's folder"
+    )
 
 
 # With the loop

@@ -406,6 +406,20 @@ def test_a_sink_that_fails_is_closed_and_the_others_go_on(caplog):
     assert "disk full; going on without it" in caplog.text
 
 
+def test_a_sink_that_can_neither_write_nor_be_closed_is_still_one_of_several():
+    def until_it_is_gone():
+        for thread in threading.enumerate():
+            if thread.name == "edge_kp sink bad":
+                thread.join(WAIT_S)
+
+    bad = Collector("bad", {2: lambda: fail(SinkError("disk full"))}, close_error=SinkError("not finished"))
+    good = Collector("good")
+    pipeline = Pipeline([Scripted(40, live=False, before={20: until_it_is_gone})], Worker(), [bad, good])
+    with pytest.raises(SinkError, match="disk full"):
+        pipeline.run()
+    assert good.numbers == list(range(40))
+
+
 def test_an_error_of_a_sink_that_nobody_foresaw_ends_the_run():
     bad = Collector("bad", {2: lambda: fail(ZeroDivisionError("a fault of the program"))})
     with pytest.raises(ZeroDivisionError):

@@ -1,6 +1,7 @@
 """Sinks: whole lines, playable videos, true timing, and write errors that are said."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,17 @@ def test_a_live_recording_plays_at_true_speed(tmp_path):
         sink.write(result(0, time_s=time_s))
     sink.close()
     assert len(frames_of(tmp_path / "stall.mp4")[0]) <= 1 + 30 + 4
+
+
+@linux
+def test_a_folder_that_goes_away_is_said_in_one_line(tmp_path):
+    sink = VideoSink(tmp_path / "stick" / "out.mp4", plain, fps=25, create_parent=True)
+    sink.write(result(0))
+    shutil.rmtree(tmp_path / "stick")
+    with pytest.raises(SinkError, match=r"out\.mp4: no such file or directory"):
+        sink.write(result(1))
+    with pytest.raises(SinkError, match="could not be finished"):
+        sink.close()
 
 
 def test_recording_stops_while_there_is_room_to_finish_the_file(tmp_path, monkeypatch):

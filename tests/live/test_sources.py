@@ -242,7 +242,13 @@ def test_the_files_a_source_reads_are_known(clip, tmp_path):
     (tmp_path / "b.txt").touch()
     assert input_files(str(clip)) == [clip]
     assert input_files(str(tmp_path)) == [tmp_path / "a.png"]
-    assert input_files("rtsp://127.0.0.1/a") == []
+    for address in (
+        "rtsp://127.0.0.1/a",
+        "http://camera/a.mjpg?fps=5",
+        "rtsp://[::1]/a",
+        "v4l2src ! a?b ! appsink",
+    ):
+        assert input_files(address) == [], "its signs are no pattern's"
     assert input_files(0) == []
 
 

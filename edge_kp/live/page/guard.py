@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 
 # Scripts of other sites cannot send this header without asking first, and are then told no.
 OWN_HEADER = "X-Edge-KP"
 
-_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.IGNORECASE)
+_HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?", re.IGNORECASE)
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
-def refused_host(headers: Mapping[str, str]) -> str | None:
-    """Why a request to a page on the loopback address is refused; None where it is not.
+def refused_host(headers: Mapping[str, str], loopback: bool) -> str | None:
+    """Why a request is refused for the name by which it asks; None where it is not.
 
-    Another name in ``Host`` means that a foreign site has made its own name point here (DNS rebinding).
+    A foreign site can make its own name point here, and its scripts then count as the page's own (DNS
+    rebinding). It cannot do so with addresses, nor with the names of this machine.
+
+    Args:
+        loopback: the page can be reached from this machine alone.
     """
     host = headers.get("Host", "")
-    if _LOOPBACK.fullmatch(host):
+    match = _HOST.fullmatch(host)
+    name = match["name"].lower() if match else ""
+    if name in _LOOPBACK:
         return None
-    return f"unknown host {host[:80]!r}: open the page as localhost or 127.0.0.1"
+    if loopback:
+        return f"unknown host {host[:80]!r}: open the page as localhost or 127.0.0.1"
+    if name and (_is_address(name) or name.split(".")[0] == socket.gethostname().split(".")[0].lower()):
+        return None
+    return f"unknown host {host[:80]!r}: open the page by this machine's address or its own name"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def refused_change(headers: Mapping[str, str], scheme: str) -> str | None:

@@ -122,7 +122,7 @@ class Server:
     def _app(self) -> web.Application:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            why = refused_host(request.headers) if self._loopback else None
+            why = refused_host(request.headers, self._loopback)
             if why is None and request.method not in ("GET", "HEAD"):
                 why = refused_change(request.headers, request.scheme)
             if why is not None:

@@ -55,7 +55,9 @@ class PageSink:
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "aiohttp":
                 raise
-            raise SinkError("the page needs aiohttp: pip install 'edge-kp[page]'") from error
+            raise SinkError(
+                "the page needs aiohttp: pip install '.[page]' in the project's folder"
+            ) from error
         bound = _bind(host, port)
         self.url = _url(bound)
         self.name = self.url
