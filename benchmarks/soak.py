@@ -37,6 +37,7 @@ from edge_kp.live.following import Found, Together
 from edge_kp.live.frames import Frame
 from edge_kp.live.lasting import Lasting
 from edge_kp.live.lines import JsonlSink
+from edge_kp.live.memory import few_arenas
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Painter
 from edge_kp.live.page import PageSink, Recording
@@ -193,7 +194,7 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
     source = Lasting(again, again(), stall_s=2.5)
     stats, painter = Statistics(), Painter()
     slow = SlowDisk(folder / "lines.jsonl")
-    video = VideoSink(folder / "video.mp4", painter, fps=args.camera_fps, live=True)
+    video = VideoSink(folder / "video.mkv", painter, fps=args.camera_fps, live=True)
     recording = Recording(folder / "recorded", painter, [source])
     page = PageSink(0, painter, stats.summary, recording, sources=["camera"])
     page_port = int(page.url.rstrip("/").rsplit(":", 1)[1])
@@ -270,6 +271,8 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
         **usage.figures(),
     }
     figures["problems"] = _problems(summary, sinks, slow, mqtt, folder)
+    if camera.poll() is not None:
+        figures["problems"].append("the camera, which only acts ill, has died")
     return figures, usage
 
 
@@ -292,7 +295,7 @@ def _problems(
         found.append(
             f"MQTT: {mqtt.written} sent and {mqtt.lost} lost of {summary.delivered.get(mqtt.name, 0)}"
         )
-    clip = cv2.VideoCapture(str(folder / "video.mp4"))
+    clip = cv2.VideoCapture(str(folder / "video.mkv"))
     if not clip.isOpened() or not clip.read()[0]:
         found.append("the video cannot be played")
     left = [t.name for t in threading.enumerate() if t.name.startswith("edge_kp")]
@@ -321,6 +324,7 @@ def _plot(usage: Usage, path: Path) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    few_arenas()  # as edge_kp.run does
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as opened:
         figures, usage = _soak(args, Path(temporary), opened)
     args.out.mkdir(parents=True, exist_ok=True)

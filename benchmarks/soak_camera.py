@@ -54,7 +54,11 @@ class Camera:
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
         time.sleep(seconds)
-        self._listener = socket.create_server(("127.0.0.1", self.port))
+        while True:  # somebody's outgoing connection may have taken the port meanwhile, and gives it back
+            with suppress(OSError):
+                self._listener = socket.create_server(("127.0.0.1", self.port))
+                break
+            time.sleep(0.2)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:

@@ -20,6 +20,7 @@ from edge_kp.live.csv_sink import CsvSink
 from edge_kp.live.following import Follower, Together
 from edge_kp.live.frames import CaptureOptions, Source
 from edge_kp.live.lines import JsonlSink
+from edge_kp.live.memory import few_arenas
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
 from edge_kp.live.page import PageSink
@@ -176,6 +177,7 @@ def _body(args: argparse.Namespace) -> None:
     if args.check:
         check(partial(_detector, args), _specs(args), _capture_options(args), _outputs(args))
         return
+    few_arenas()
     with ExitStack() as opened:
         _run(args, opened)
 
