@@ -57,9 +57,8 @@ class Painter:
         self.label = ""
 
     def __call__(self, result: Result) -> Array:
-        assert self.schema is not None, "no result comes before the model is loaded"
         text = f"{self.label}  {result.timings['total'] * 1000:.0f} ms"
-        return draw_detections(result.frame.image, result.detections, self.schema, text=text)
+        return draw_detections(result.frame.image, result.detections, self.known_schema(), text=text)
 
     def known_schema(self) -> KeypointSchema:
         assert self.schema is not None, "no result comes before the model is loaded"

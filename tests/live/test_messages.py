@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from edge_kp.errors import SinkError
 from edge_kp.live import messages
+from edge_kp.live.address import Address
 from edge_kp.live.frames import Frame
 from edge_kp.live.lines import encode, record
-from edge_kp.live.messages import WAITING, Address, MqttSink, UdpSink
+from edge_kp.live.messages import WAITING, MqttSink, UdpSink
 from edge_kp.live.statistics import Result
 from edge_kp.types import Detection, HeadPose
 
