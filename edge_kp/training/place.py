@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,9 +43,13 @@ def training_place(device: str) -> Iterator[Place]:
     local = int(os.environ["LOCAL_RANK"])
     if use_cuda:
         torch.cuda.set_device(local)
+    # The first DistributedDataParallel imports this module, whose functions then keep the process group that
+    # there is in their default arguments: its threads would outlive the interpreter, and may abort it.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if use_cuda else "gloo")
     try:
         where = torch.device("cuda", local) if use_cuda else torch.device("cpu")
         yield Place(where, dist.get_rank(), world)
     finally:
+        gc.collect()  # a network in a cycle still holds the group, whose threads end with its last holder
         dist.destroy_process_group()

@@ -363,7 +363,10 @@ def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
-    """Each sees other samples, so their weights only agree when every step used both halves of the batch."""
+    """Each sees other samples, so their weights only agree when every step used both halves of the batch.
+
+    No thread of theirs may be left at the end: it would touch a Python that is gone, and abort.
+    """
     code = f"""
         import torch, torch.distributed as dist
         from pathlib import Path
@@ -382,6 +385,8 @@ def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
             both = [torch.empty_like(weights) for _ in range(2)]
             dist.all_gather(both, weights)
             assert torch.equal(*both), (both[0] - both[1]).abs().max()
+        threads = [p.read_text().strip() for p in Path("/proc/self/task").glob("*/comm")]
+        assert not [name for name in threads if "gloo" in name], threads
     """
     script = tmp_path / "two.py"
     script.write_text(textwrap.dedent(code))
