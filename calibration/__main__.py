@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> None:
             f"{folder}: was made compact, which is the last step: export it again, calibrate, then compact it"
         )
     sources = {name: checked_file(folder, spec, path.name) for name, path in fp32_files(folder).items()}
-    bank = TemplateBank.load(folder / "templates.npz")
+    bank = TemplateBank.load(checked_file(folder, spec, "templates.npz"))
     references = load_references(folder, spec)
     out = args.report or Path(__file__).parent / spec.name
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from edge_kp.types import Array
 
 IN_PLANE = "rotation_in_plane"
 IN_PLANE_LIMIT = math.radians(15)  # turn from which an object has that attribute
+# Objects that go through a network at once: a picture of thousands of boxes must not take gigabytes.
+AT_ONCE = 64
+_FARTHEST = 2.0**100  # pixels; float32 ends not far beyond
+_CHECKED = ("keypoints", "prior_keypoints", "score", "visibility", "attributes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +97,15 @@ class Cascade:
         return self.detect_each([image] * len(boxes), boxes)
 
     def detect_each(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
-        """Both stages on M objects of one or more frames, in one batch.
+        """Both stages on M objects of one or more frames, in batches of up to :data:`AT_ONCE`.
 
         Args:
             images: the frame of each object.
             boxes: the box of each, see :meth:`__call__`.
         """
-        if not len(boxes):
-            return self._nothing()
+        return self._in_batches(self._detect_batch, images, boxes)
+
+    def _detect_batch(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
         start = time.perf_counter()
         crops = [square_crop(box, self.spec.sizes[0], self.spec.scale) for box in boxes]
         first = _run(self.stage1, _extract(crops, images))
@@ -120,9 +125,10 @@ class Cascade:
         return self.refine_each([image] * len(keypoints), keypoints)
 
     def refine_each(self, images: Sequence[Array], keypoints: Sequence[Array] | Array) -> CascadeResult:
-        """Stage 2 alone on M objects of one or more frames, in one batch; ``images``: the frame of each."""
-        if not len(keypoints):
-            return self._nothing()
+        """Stage 2 alone on M objects of one or more frames; ``images``: the frame of each."""
+        return self._in_batches(self._refine_batch, images, keypoints)
+
+    def _refine_batch(self, images: Sequence[Array], keypoints: Sequence[Array] | Array) -> CascadeResult:
         start = time.perf_counter()
         points = np.stack([np.asarray(p) for p in keypoints])
         return self._second(images, points, points, np.ones(len(points), np.float32), start, start)
@@ -188,6 +194,28 @@ class Cascade:
             seconds,
         )
 
+    def _in_batches(
+        self,
+        work: Callable[[Sequence[Array], Sequence[Array] | Array], CascadeResult],
+        images: Sequence[Array],
+        objects: Sequence[Array] | Array,
+    ) -> CascadeResult:
+        if not len(objects):
+            return self._nothing()
+        if len(objects) <= AT_ONCE:
+            return work(images, objects)
+        parts = []
+        for start in range(0, len(objects), AT_ONCE):
+            batch = slice(start, start + AT_ONCE)
+            part = work(images[batch], objects[batch])
+            # Crops are cut again when they are asked for: to keep those of all batches takes too much memory.
+            parts.append(replace(part, crop=self._cutter(images[batch], part.transforms)))
+        return _joined(parts)
+
+    def _cutter(self, images: Sequence[Array], transforms: Array) -> Callable[[int], Array]:
+        """Number of an object → the crop of it that stage 2 sees."""
+        return lambda i: Crop(transforms[i], self.spec.sizes[1]).extract(images[i])
+
     def _nothing(self) -> CascadeResult:
         n, size = len(self.spec.schema), self.spec.sizes[1]
         points = np.zeros((0, n, 2), np.float32)
@@ -223,12 +251,10 @@ class FusedCascade(Cascade):
     def __init__(self, spec: ModelSpec, fused: Backend, stage2: Backend) -> None:
         super().__init__(spec, fused, stage2)
 
-    def detect_each(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
+    def _detect_batch(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
         """Both stages; the time of both is told as that of ``stage1``."""
-        if not len(boxes):
-            return self._nothing()
         start = time.perf_counter()
-        size, side = self.spec.cascade_size, self.spec.sizes[1]
+        size = self.spec.cascade_size
         regions = [square_crop(box, size, self.spec.cascade_scale) for box in boxes]
         out = _run(self.stage1, _extract(regions, images))
         # The graph tells crop of stage 2 → region; with frame → region this gives frame → crop.
@@ -247,10 +273,31 @@ class FusedCascade(Cascade):
             points[3],
             out["score"].copy(),
             out,
-            lambda i: Crop(transforms[i], side).extract(images[i]),
+            self._cutter(images, transforms),
             transforms,
             {"stage1": time.perf_counter() - start, "stage2": 0.0},
         )
+
+
+def _joined(parts: Sequence[CascadeResult]) -> CascadeResult:
+    """The results of several batches as one."""
+
+    def whole(name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return CascadeResult(
+        whole("keypoints"),
+        whole("prior_keypoints"),
+        whole("stage1_keypoints"),
+        whole("stage1_prior_keypoints"),
+        whole("score"),
+        whole("visibility"),
+        whole("attributes"),
+        lambda i: parts[i // AT_ONCE].crop(i % AT_ONCE),
+        whole("transforms"),
+        whole("wanted"),
+        {stage: sum(part.seconds[stage] for part in parts) for stage in parts[0].seconds},
+    )
 
 
 def _turned(to_shape: Array) -> float:
@@ -265,10 +312,13 @@ def _extract(crops: Sequence[Crop], images: Sequence[Array]) -> Array:
 
 def _run(backend: Backend, pictures: Array) -> dict[str, Array]:
     out = backend.run(pictures)
-    if not all(np.isfinite(out[name]).all() for name in ("keypoints", "score", "visibility", "attributes")):
+    if not all(np.isfinite(out[name]).all() for name in _CHECKED):
         raise BackendError(f"{backend.name} gave values that are not finite; export the model again")
     return out
 
 
 def _to_frame(crops: Sequence[Crop], points: Array) -> Array:
-    return np.stack([crop.to_frame(p) for crop, p in zip(crops, points, strict=True)]).astype(np.float32)
+    in_frame = np.stack([crop.to_frame(p) for crop, p in zip(crops, points, strict=True)])
+    if np.abs(in_frame).max() > _FARTHEST:
+        raise BackendError("a network gave keypoints beyond any frame; export the model again")
+    return in_frame.astype(np.float32)

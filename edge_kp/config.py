@@ -44,7 +44,9 @@ def arguments_of(path: Path, parser: argparse.ArgumentParser, without: Container
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: not TOML: nested too deeply") from None
+    except ValueError as error:  # an error of the syntax or of UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path}: not TOML: {error}") from error
     flags = {
         option.removeprefix("--"): action
@@ -76,4 +78,6 @@ def _said(path: Path, key: str, value: Any, action: argparse.Action) -> list[str
         raise ConfigError(f"{path}: {key}: expected one value, got a list of {len(value)}")
     if any(isinstance(v, (bool, dict, list)) for v in values):
         raise ConfigError(f"{path}: {key}: expected a text or a number, got {value!r}")
+    if any("\0" in str(v) for v in values):
+        raise ConfigError(f"{path}: {key}: holds a NUL character")
     return [f"{flag}={v}" for v in values]

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -14,10 +13,11 @@ import numpy as np
 from edge_kp.backends import choose_backend, choose_precision, open_backend
 from edge_kp.backends.base import Backend
 from edge_kp.cascade import Cascade, CascadeResult, FusedCascade
+from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import tight_box
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
-from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
+from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import pose_model
 from edge_kp.types import Array, Detection, HeadPose
@@ -25,6 +25,7 @@ from edge_kp.types import Array, Detection, HeadPose
 CASCADES = ("auto", "fused", "staged")
 # On a CPU OpenCV crops faster than GridSample; on a GPU every return to the host costs more than the crop.
 FUSED_IS_FASTER = ("tensorrt",)
+FARTHEST = 2.0**24  # pixels from the corner of the frame: beyond, float32 leaves pixels out
 
 
 class Detector:
@@ -71,10 +72,12 @@ class Detector:
 
             def network(name: str) -> Backend:
                 path = checked_file(folder, self.spec, f"{name}.{self.precision}.onnx")
-                return opened.enter_context(open_backend(backend, path, self.precision, threads))
+                check_contract(path, self.spec, name, self.precision)
+                loaded = opened.enter_context(open_backend(backend, path, self.precision, threads))
+                check_outputs(path, self.spec, name, loaded)
+                return loaded
 
             first, second = network("cascade" if self.fused else "stage1"), network("stage2")
-            _check_outputs(folder, self.spec, second)
             self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
             if self.spec.locator == "network":
                 self.locator = NetworkLocator(
@@ -98,7 +101,9 @@ class Detector:
             )
         return there and (cascade == "fused" or (cascade == "auto" and backend in FUSED_IS_FASTER))
 
-    def detect(self, image: Array, boxes: Sequence[Sequence[float] | Array] | None = None) -> list[Detection]:
+    def detect(
+        self, image: Array, boxes: Sequence[Sequence[float] | Array] | Array | None = None
+    ) -> list[Detection]:
         """Keypoints of every object.
 
         Args:
@@ -189,17 +194,6 @@ class Detector:
         self.close()
 
 
-def _check_outputs(folder: Path, spec: ModelSpec, stage2: Backend) -> None:
-    """Raises: ModelError: the network tells of other points or attributes than ``model.json``."""
-    out = stage2.run(np.zeros((1, spec.sizes[1], spec.sizes[1], 3), np.uint8))
-    for name, expected in (("keypoints", len(spec.schema)), ("attributes", len(spec.attributes))):
-        if out[name].shape[1] != expected:
-            raise ModelError(
-                f"{folder}: model.json names {expected} {name}, the network gives {out[name].shape[1]}; "
-                "copy the whole model folder or export it again"
-            )
-
-
 def check_image(image: Array) -> None:
     """
     Raises:
@@ -212,7 +206,13 @@ def check_image(image: Array) -> None:
 
 
 def _checked_box(box: Sequence[float] | Array) -> Array:
-    array = np.asarray(box, np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(box, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"box: expected [x0, y0, x1, y1], got {str(box)[:80]!r}") from None
     if array.shape != (4,):
         raise ValueError(f"box: expected [x0, y0, x1, y1], got shape {array.shape}")
+    if not (np.abs(array) <= FARTHEST).all():  # NaN is no more
+        raise ValueError(f"box: expected pixels from -{FARTHEST:.0f} to {FARTHEST:.0f}, got {array.tolist()}")
     return array

@@ -16,7 +16,7 @@ from edge_kp.cli import natural, positive, run_cli
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.errors import BackendError, DataError, ModelError
 from edge_kp.files import replacing
-from edge_kp.modeldir import find_model
+from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.attributes import ShapeAttributes
 from edge_kp.training.datasets import DATA_HELP, load_dataset
@@ -91,7 +91,8 @@ def _run(args: argparse.Namespace) -> None:
 def _labels(evaluation: Evaluation, folder: Path) -> list[dict[str, float]]:
     """Attributes of every sample: the data set's own, and rotation read off its shape."""
     try:
-        shape_attributes = ShapeAttributes(TemplateBank.load(folder / "templates.npz"))
+        bank = TemplateBank.load(checked_file(folder, read_model(folder), "templates.npz"))
+        shape_attributes = ShapeAttributes(bank)
     except ModelError as error:
         print(f"note: no rotation attributes ({error})", file=sys.stderr)
         return [dict(s.attributes) for s in evaluation.samples]

@@ -1,11 +1,22 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and the reading of those that may be damaged."""
 
 from __future__ import annotations
 
+import json
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_kp.types import Array
+
+LARGEST = 2**30  # bytes of arrays that a file may unpack to
 
 
 @contextmanager
@@ -21,3 +32,45 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def parse_json(text: str) -> Any:
+    """What a text of JSON says.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file, after its check sums were compared; no code in it is run.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: it is damaged, holds something else, or unpacks to more than :data:`LARGEST` bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as zipped:
+            size = sum(entry.file_size for entry in zipped.infolist())
+            if size > LARGEST:
+                raise ValueError(f"unpacks to {size} bytes, more than {LARGEST}")
+            # NumPy reads no further than the shapes say, and so may never come to a check sum.
+            if (damaged := zipped.testzip()) is not None:
+                raise ValueError(f"{damaged} differs from its check sum")
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except (
+        *(OSError, EOFError, ValueError, TypeError, KeyError, SyntaxError, RuntimeError, OverflowError),
+        *(MemoryError, zipfile.BadZipFile, zlib.error, struct.error),
+    ) as error:  # zipfile and NumPy raise all of these for damaged files
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"{name!r} is no array")
+    return arrays

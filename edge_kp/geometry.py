@@ -165,6 +165,7 @@ def box_iou(a: Array, b: Array) -> float:
 
 
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+_LARGEST = 2**15 - 2  # longest side of an image that OpenCV warps
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,22 +203,28 @@ class Crop:
         a, b, c, d = to_pixels[:, :2].ravel().tolist()
         scale = math.sqrt(abs(a * d - b * c))
         block = 1 << int(math.log2(1 / scale) + 1e-9) if 0 < scale <= 0.5 else 1
-        if block > 1:
+        height, width = image.shape[:2]
+        if block > 1 or max(height, width) > _LARGEST:
             corners = self.to_frame(_CORNERS)
-            height, width = image.shape[:2]
             (x0, y0), (x1, y1) = corners.min(0).tolist(), corners.max(0).tolist()
-            x0, x1 = (min(max(v, 0), width) for v in (math.floor(x0) - block, math.ceil(x1) + block + 1))
-            y0, y1 = (min(max(v, 0), height) for v in (math.floor(y0) - block, math.ceil(y1) + block + 1))
-            w, h = (x1 - x0) // block, (y1 - y0) // block
-            if w > 0 and h > 0:
-                part = image[y0 : y0 + h * block, x0 : x0 + w * block]
-                image = cv2.resize(part, (w, h), interpolation=cv2.INTER_AREA)
-                # A small pixel's centre lies at block * x + (block - 1) / 2 of the part.
-                middle = (block - 1) / 2
-                to_pixels = compose(to_pixels, similarity(0, block, (x0 + middle, y0 + middle)))
+            x0, x1 = _inside(math.floor(x0) - block, math.ceil(x1) + block + 1, width)
+            y0, y1 = _inside(math.floor(y0) - block, math.ceil(y1) + block + 1, height)
+            bx, by = min(block, x1 - x0), min(block, y1 - y0)  # a frame may be thinner than a block
+            w, h = (x1 - x0) // bx, (y1 - y0) // by
+            part = image[y0 : y0 + h * by, x0 : x0 + w * bx]
+            image = cv2.resize(part, (w, h), interpolation=cv2.INTER_AREA)
+            # A small pixel's centre lies at block * x + (block - 1) / 2 of the part.
+            to_part = np.array([[bx, 0, x0 + (bx - 1) / 2], [0, by, y0 + (by - 1) / 2]])
+            to_pixels = compose(to_pixels, to_part)
         return cv2.warpAffine(
             image, to_pixels, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=border
         )
+
+
+def _inside(low: int, high: int, length: int) -> tuple[int, int]:
+    """The part of ``low`` to ``high`` that lies within 0 to ``length``, or the pixel nearest to it."""
+    low = min(max(low, 0), length - 1)
+    return low, min(max(high, low + 1), length)
 
 
 def square_crop(box: Array, size: int, scale: float, angle: float = 0.0) -> Crop:

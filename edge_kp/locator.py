@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from edge_kp.backends.base import Backend
+from edge_kp.errors import BackendError
 from edge_kp.geometry import Crop
 from edge_kp.types import Array
 
@@ -53,13 +54,21 @@ class NetworkLocator(Locator):
         return sorted(boxes, key=lambda box: -float((box[2] - box[0]) * (box[3] - box[1])))
 
     def search(self, image: Array) -> tuple[Array, Array]:
-        """Boxes (M, 4) float32 in frame pixels and scores (M,), likeliest first."""
+        """Boxes (M, 4) float32 in frame pixels and scores (M,), likeliest first.
+
+        Raises:
+            BackendError: the network gave something else.
+        """
         square, crop = fit_square(image, self.size)
         out = self.backend.run(square[None])
         score = out["score"][0]
         likely = np.flatnonzero(score >= self.threshold)
         likely = likely[np.argsort(-score[likely], kind="stable")][:MOST]
-        boxes = crop.to_frame(out["boxes"][0][likely].reshape(-1, 2, 2)).reshape(-1, 4).astype(np.float32)
+        found = out["boxes"][0][likely]
+        finite = np.isfinite(score).all() and np.isfinite(found).all()
+        if not (finite and (found[:, :2] < found[:, 2:]).all()):
+            raise BackendError("the locator gave a score or a box that is none; export the model again")
+        boxes = crop.to_frame(found.reshape(-1, 2, 2)).reshape(-1, 4).astype(np.float32)
         kept = suppress(boxes)
         return boxes[kept], score[likely][kept]
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import parse_json, replacing
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
@@ -24,6 +25,7 @@ SHIPPED = Path(__file__).parent / "models"
 BOX_RULES = ("keypoints", "image")
 LOCATORS = ("network", "image")
 NETWORKS = ("locator", "stage1", "stage2", "cascade")
+LARGEST_INPUT = 4096  # side of a network's image, pixels
 PRECISIONS = ("fp32", "fp16", "int8", "int8-cpu")  # int8 is for TensorRT, int8-cpu for everything else
 
 
@@ -85,6 +87,19 @@ class ModelSpec:
             )
         if min(self.sizes) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"expected positive sizes and scale, got {self.sizes} and {self.scale}")
+        if max(*self.sizes, self.locator_size, self.cascade_size) > LARGEST_INPUT:
+            raise ValueError(f"a network's image is larger than {LARGEST_INPUT} pixels")
+        for what in ("score_threshold", "locator_threshold"):
+            if not 0 <= getattr(self, what) <= 1:
+                raise ValueError(f"{what}: expected a number from 0 to 1, got {getattr(self, what)}")
+        for name in self.files:
+            if not _is_plain(name):
+                raise ValueError(f"files: {name!r} is no name of a file in the folder")
+
+    def input_size(self, network: str) -> int:
+        """Side of the image that one of :data:`NETWORKS` takes, pixels; 0 where there is no such network."""
+        sizes = {"stage1": self.sizes[0], "stage2": self.sizes[1], "locator": self.locator_size}
+        return sizes.get(network, self.cascade_size)
 
     @property
     def cascade_scale(self) -> float:
@@ -140,8 +155,13 @@ class ModelSpec:
                 files={str(k): str(v) for k, v in data["files"].items()},
                 card=dict(data["card"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+def _is_plain(name: str) -> bool:
+    """Is it the name of a file, and of none elsewhere, on every system?"""
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
 
 
 def file_digest(path: Path) -> str:
@@ -172,13 +192,14 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         ModelError: neither exists.
     """
     path = Path(model)
-    if (path / "model.json").is_file():
-        return path
-    if path.name == str(model) and (SHIPPED / path / "model.json").is_file():
-        return SHIPPED / path
+    with suppress(OSError):  # a name that no file can have
+        if (path / "model.json").is_file():
+            return path
+        if path.name == str(model) and (SHIPPED / path / "model.json").is_file():
+            return SHIPPED / path
     shipped = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/model.json"))) or "none"
     raise ModelError(
-        f"model {str(model)!r}: no folder with a model.json there; give a folder that"
+        f"model {str(model)[:200]!r}: no folder with a model.json there; give a folder that"
         f" python -m edge_kp.export wrote, or a shipped model ({shipped})"
     )
 
@@ -191,7 +212,7 @@ def read_model(folder: Path) -> ModelSpec:
     """
     path = folder / "model.json"
     try:
-        return ModelSpec.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return ModelSpec.from_json(parse_json(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; export the model again") from error
     except (ValueError, AttributeError) as error:
@@ -212,8 +233,9 @@ def checked_file(folder: Path, spec: ModelSpec, name: str) -> Path:
         raise ModelError(f"{path}: model.json does not list this file (it lists {known}); export it first")
     if not path.is_file():
         raise ModelError(f"{path}: missing; copy the whole model folder or export it again")
-    if file_digest(path) != spec.files[name]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != spec.files[name]:
         raise ModelError(f"{path}: differs from the hash in model.json; copy the model folder again")
-    if path.suffix == ".onnx" and WEIGHTS in spec.files:
+    if path.suffix == ".onnx" and WEIGHTS.encode() in content:
         checked_file(folder, spec, WEIGHTS)
     return path

@@ -6,7 +6,6 @@ in float32 on a CPU. No PyTorch is needed to compare.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_kp.errors import ModelError
+from edge_kp.files import read_arrays
 from edge_kp.modeldir import NETWORKS, ModelSpec, checked_file
 from edge_kp.types import Array
 
@@ -89,9 +89,8 @@ def load_references(folder: Path, spec: ModelSpec) -> dict[str, References]:
     """
     path = checked_file(folder, spec, FILE)
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
-        return {
+        arrays = read_arrays(path)
+        found = {
             network: References(
                 arrays[f"{network}/image"],
                 {
@@ -103,8 +102,25 @@ def load_references(folder: Path, spec: ModelSpec) -> dict[str, References]:
             for network in NETWORKS
             if f"{network}/image" in arrays
         }
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        for network, reference in found.items():
+            _check_reference(network, reference, spec.input_size(network))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); export the model again") from error
+    return found
+
+
+def _check_reference(network: str, reference: References, size: int) -> None:
+    """Raises: ValueError: no images of this size, or no results of numbers for each of them."""
+    images = reference.images
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3) or not len(images):
+        raise ValueError(f"{network}: images {images.dtype} {images.shape}, expected (M, {size}, {size}, 3)")
+    if not reference.outputs or ("boxes" in reference.outputs and "score" not in reference.outputs):
+        raise ValueError(f"{network}: no results for its images")
+    for name, value in reference.outputs.items():
+        if value.dtype.kind != "f" or value.shape[:1] != images.shape[:1] or not np.isfinite(value).all():
+            raise ValueError(
+                f"{network}: {name} {value.dtype} {value.shape} are no finite results of its images"
+            )
 
 
 def compare(

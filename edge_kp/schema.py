@@ -13,6 +13,7 @@ import numpy as np
 from edge_kp.types import Array
 
 Pair = tuple[int, int]
+MOST_KEYPOINTS = 4096
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class KeypointSchema:
         reference: the two points whose distance normalises errors (face68: outer eye corners).
 
     Raises:
-        ValueError: an index out of range, a point in two pairs, equal reference points, or no names.
+        ValueError: an index out of range, a point in two pairs, equal reference points, names that are no
+            texts or not different, or fewer than 2 or more than :data:`MOST_KEYPOINTS` of them.
     """
 
     name: str
@@ -39,8 +41,10 @@ class KeypointSchema:
 
     def __post_init__(self) -> None:
         n = len(self.keypoints)
-        if n < 2:
-            raise ValueError(f"schema {self.name!r}: expected at least 2 keypoints, got {n}")
+        if not 2 <= n <= MOST_KEYPOINTS:
+            raise ValueError(f"schema {self.name!r}: expected 2 to {MOST_KEYPOINTS} keypoints, got {n}")
+        if not all(isinstance(name, str) for name in self.keypoints) or len(set(self.keypoints)) < n:
+            raise ValueError(f"schema {self.name!r}: expected a name of its own for each keypoint")
         for what, pairs in (
             ("flip_pairs", self.flip_pairs),
             ("edges", self.edges),
@@ -93,12 +97,12 @@ class KeypointSchema:
         try:
             return cls(
                 name=str(data["name"]),
-                keypoints=tuple(str(k) for k in data["keypoints"]),
+                keypoints=tuple(data["keypoints"]),
                 flip_pairs=tuple((int(a), int(b)) for a, b in data["flip_pairs"]),
                 edges=tuple((int(a), int(b)) for a, b in data["edges"]),
                 reference=(int(data["reference"][0]), int(data["reference"][1])),
             )
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"keypoint schema: {type(error).__name__} {error}") from error
 
 

@@ -77,7 +77,7 @@ def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
             "python -m calibration" if wanted == "int8" else f"python -m edge_kp.export --precision {wanted}"
         )
         raise BackendError(
-            f"the model has no {precision} files for {backend}, only {', '.join(sorted(there))};"
+            f"the model has no {precision} files for {backend}, only {', '.join(sorted(there)) or 'none'};"
             f" make them with {how}"
         )
     return precision

@@ -27,6 +27,7 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, path: Path, precision: str = "fp32", threads: int | None = None) -> None:
         self.precision = precision
+        self._path = path
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -36,9 +37,8 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception types are private
-            cause = str(error).splitlines()[0][:200]
             raise BackendError(
-                f"{path}: ONNX Runtime cannot load it ({cause}); export the model again"
+                f"{path}: ONNX Runtime cannot load it ({_cause(error)}); export the model again"
             ) from error
         image = self._session.get_inputs()[0]
         if image.name != "image" or image.type != "tensor(uint8)" or len(image.shape) != 4:
@@ -49,5 +49,13 @@ class OnnxRuntimeBackend(Backend):
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, image: Array) -> dict[str, Array]:
-        values = self._session.run(self._outputs, {"image": np.ascontiguousarray(image)})
+        try:
+            values = self._session.run(self._outputs, {"image": np.ascontiguousarray(image)})
+        except Exception as error:  # as above
+            raise BackendError(f"{self._path}: ONNX Runtime cannot run it ({_cause(error)})") from error
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+
+def _cause(error: Exception) -> str:
+    """The first line of an error, cut short."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -31,6 +31,7 @@ class OpenVinoBackend(Backend):
 
     def __init__(self, path: Path, precision: str = "fp32", threads: int | None = None) -> None:
         self.precision = precision
+        self._path = path
         # Left to itself OpenVINO takes bfloat16 where the processor has it: coordinates of 8 bits.
         config: dict[str, str | int | bool] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -55,9 +56,8 @@ class OpenVinoBackend(Backend):
                 model.reshape({"image": ov.PartialShape([1, *list(shape)[1:]])})
                 compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
-            cause = str(error).strip().splitlines()[-1][:200]
             raise BackendError(
-                f"{path}: OpenVINO cannot load it ({cause}); export the model again"
+                f"{path}: OpenVINO cannot load it ({_cause(error)}); export the model again"
             ) from error
         self._request = compiled.create_infer_request()
         # Tensors that stay: naming the input in each call costs a tenth of a millisecond.
@@ -68,14 +68,24 @@ class OpenVinoBackend(Backend):
     def run(self, image: Array) -> dict[str, Array]:
         if image.dtype != np.uint8 or image.shape[1:] != self._image.shape[1:]:
             side = self._image.shape[1]
-            raise ValueError(f"image: expected uint8 (B, {side}, {side}, 3), got {image.dtype} {image.shape}")
+            raise BackendError(
+                f"{self._path}: expected uint8 (B, {side}, {side}, 3), got {image.dtype} {image.shape}"
+            )
         out = [np.empty((len(image), *value.shape[1:]), np.float32) for value in self._values]
         for i, picture in enumerate(image):
             self._image[0] = picture
-            self._request.infer()
+            try:
+                self._request.infer()
+            except RuntimeError as error:
+                raise BackendError(f"{self._path}: OpenVINO cannot run it ({_cause(error)})") from error
             for array, value in zip(out, self._values, strict=True):
                 array[i] = value[0]
         return dict(zip(self._outputs, out, strict=True))
+
+
+def _cause(error: Exception) -> str:
+    """The last line of an error, which says what the others lead to, cut short."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
 
 
 @contextmanager

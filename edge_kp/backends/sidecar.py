@@ -14,10 +14,13 @@ from typing import Any
 
 from edge_kp.backends.cuda import Gpu
 from edge_kp.errors import BackendError
+from edge_kp.files import parse_json
 from edge_kp.modeldir import file_digest, network_digest
 
 FORMAT = 1
 BATCHES = (1, 4)
+LONGEST = 200  # letters of a text in a sidecar
+_TEXTS = ("library", "version", "gpu", "compute_capability", "precision", "onnx_sha256", "engine_sha256")
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,29 @@ class EngineInfo:
         """
         path = sidecar(engine)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise ValueError(f"{path.name} has format {data['format']}, this version reads {FORMAT}")
-            return cls(**{**data, "batches": tuple(data["batches"])})
+            data = parse_json(path.read_text(encoding="utf-8"))
+            if data["format"] == FORMAT:
+                info = cls(**{**data, "batches": tuple(data["batches"])})
+                info._check()
+                return info
         except OSError as error:
             raise ValueError(f"no {path.name} beside it ({error.strerror})") from error
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} is damaged ({type(error).__name__}: {error})") from error
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise ValueError(f"{path.name} is damaged ({reason})") from error
+        found = " ".join(str(data["format"]).split())[:20]
+        raise ValueError(f"{path.name} has format {found}, this version reads {FORMAT}")
+
+    def _check(self) -> None:
+        """Raises: ValueError: a text that cannot be shown on a line, or batch sizes that are none."""
+        for name in _TEXTS:
+            text = getattr(self, name)
+            known = text is not None or name != "gpu"
+            if known and not (isinstance(text, str) and text.isprintable() and len(text) <= LONGEST):
+                raise ValueError(f"{name}: expected a short text")
+        whole = all(type(size) is int and size > 0 for size in self.batches)
+        if not self.batches or not whole or list(self.batches) != sorted(set(self.batches)):
+            raise ValueError("batches: expected different whole numbers from 1 up, smallest first")
 
     def write(self, path: Path) -> None:
         """Write the sidecar to ``path``."""

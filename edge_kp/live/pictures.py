@@ -75,6 +75,8 @@ class Pictures:
 def read_picture(path: Path) -> Array | None:
     """The picture as (H, W, 3) uint8 BGR, turned as its EXIF says; None where it cannot be read."""
     try:
+        if not path.is_file():  # a pipe or a device may have no end
+            return None
         data = np.fromfile(path, np.uint8)  # unlike cv2.imread it takes every path on every system
         return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except (OSError, cv2.error):

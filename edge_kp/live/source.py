@@ -64,6 +64,8 @@ def open_lasting(spec: str | int, options: CaptureOptions = PLAIN, give_up_s: fl
 
 def _open(text: str, options: CaptureOptions) -> Source:
     quiet_opencv()
+    if not text:
+        raise SourceError("a source of no name: give a camera, file, folder or address")
     if text.startswith("csi://"):
         number = text.removeprefix("csi://")
         if not (number.isascii() and number.isdigit()):

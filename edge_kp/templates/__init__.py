@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edge_kp.errors import DataError, ModelError
-from edge_kp.files import replacing
+from edge_kp.files import parse_json, read_arrays, replacing
 from edge_kp.metrics import nme
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates.clustering import CHUNK, kmeans, loneliness, principal_components
@@ -73,12 +72,12 @@ class TemplateBank:
         """
         build = "build one with `python -m edge_kp.templates --data … --out bank.npz`"
         try:
-            with np.load(path, allow_pickle=False) as file:
-                schema = KeypointSchema.from_json(json.loads(str(file["schema"])))
-                return cls(schema, file["templates"], file["mean_shape"])
+            arrays = read_arrays(path)
+            schema = KeypointSchema.from_json(parse_json(str(arrays["schema"])))
+            return cls(schema, arrays["templates"], arrays["mean_shape"])
         except FileNotFoundError:
             raise ModelError(f"{path}: no such template bank; {build}") from None
-        except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as e:
+        except (ValueError, KeyError) as e:
             reason = " ".join(str(e).split())
             raise ModelError(f"{path}: not a template bank or damaged ({reason}); {build}") from e
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import read_arrays, replacing
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
 from edge_kp.templates.picture import draw_bank
@@ -214,7 +214,10 @@ def _stage1_errors(net: StageNet, data: CropDataset, path: Path, loop: LoopConfi
         with replacing(path) as part:
             np.savez(part, errors=errors)
     wait(place)
-    errors = np.asarray(np.load(path)["errors"])
+    try:
+        errors = read_arrays(path)["errors"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); remove it and train again") from error
     if place.first:
         spread = np.sqrt((errors**2).mean(0))
         print(

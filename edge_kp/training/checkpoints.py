@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ModelError: the file is missing or damaged.
     """
     try:
+        with zipfile.ZipFile(path) as zipped:  # PyTorch does not compare check sums
+            if (damaged := zipped.testzip()) is not None:
+                raise ValueError(f"{damaged} differs from its check sum")
         content = dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise ModelError(f"{path}: no such checkpoint; train it with python -m edge_kp.train") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,14 +10,19 @@ from typing import Any
 import numpy as np
 
 from edge_kp.errors import DataError
-from edge_kp.schema import BUILT_IN, KeypointSchema, Pair, pairs_from_names
+from edge_kp.files import parse_json
+from edge_kp.schema import BUILT_IN, MOST_KEYPOINTS, KeypointSchema, Pair, pairs_from_names
 from edge_kp.training.samples import (
+    MOST,
+    PLAIN_NAMES,
     Reading,
     Sample,
     farthest_pair,
     file_key,
     has_extent,
+    is_there,
     label_problem,
+    leads_out,
     read_image,
 )
 
@@ -30,14 +34,18 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
     if images_dir is not None and not images_dir.is_dir():
         raise DataError(f"coco:{file}: no image folder {images_dir}")
     try:
-        data = json.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = parse_json(file.read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as JSON: {error}") from error
     try:
         category = _category(file, data)
-        names = tuple(str(name) for name in category["keypoints"])
+        names = _names(file, category)
         entries = {image["id"]: image for image in data["images"]}
+        if len(entries) < len(data["images"]):
+            raise DataError(f"{file}: two images have the same id, so that it does not say which is labelled")
         folders = [images_dir] if images_dir is not None else [file.parent, file.parent / "images"]
+        if outside := [name for image in entries.values() if leads_out(name := str(image["file_name"]))]:
+            raise DataError(f"{file}: image {outside[0][:200]!r}: {PLAIN_NAMES}")
         paths = {i: _find(folders, str(image["file_name"])) for i, image in entries.items()}
         samples, problems = [], []
         for annotation in data["annotations"]:
@@ -47,22 +55,25 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
                 continue
             image = entries.get(annotation["image_id"])
             if image is None:
-                problems.append(f"{file}: annotation {annotation['id']}: no image {annotation['image_id']!r}")
+                where = str(annotation["image_id"])[:80]
+                problems.append(f"{file}: annotation {_id(annotation)}: no image {where}")
                 continue
             path = paths[image["id"]]
             if path is None:
-                problems.append(f"{file}: image {image['file_name']!r} is not in {_listed(folders)}")
+                name = str(image["file_name"])[:200]
+                problems.append(f"{file}: image {name!r} is not in {_listed(folders)}")
                 continue
             try:
                 sample = _sample(file, annotation, image, path, len(names))
-            except ValueError as error:
-                problems.append(f"{file}: annotation {annotation['id']}: {error}")
+            except (ValueError, OverflowError) as error:
+                problems.append(f"{file}: annotation {_id(annotation)}: {error}")
                 continue
             if sample is not None:
                 samples.append(sample)
     except (KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{file}: is no COCO keypoints file ({type(error).__name__}: {error}); "
+            f"{file}: is no COCO keypoints file ({type(error).__name__}: {reason}); "
             "expected images, annotations and categories"
         ) from error
     problems = list(dict.fromkeys(problems))  # an image with ten objects is missing once
@@ -77,8 +88,8 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         raise DataError(*problems)
     try:
         schema, measured = _schema(category, names, samples)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{file}: category {category.get('name')!r}: {error}") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{file}: category {str(category.get('name'))[:80]!r}: {error}") from error
     return Reading(f"{file.resolve().parent.name}/{file.name}", schema, tuple(samples), measured)
 
 
@@ -87,7 +98,22 @@ def _listed(folders: Sequence[Path]) -> str:
 
 
 def _find(folders: Sequence[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    return next((folder / name for folder in folders if is_there(folder / name)), None)
+
+
+def _id(annotation: Mapping[str, Any]) -> str:
+    return " ".join(str(annotation["id"])[:80].split())
+
+
+def _names(file: Path, category: Mapping[str, Any]) -> tuple[str, ...]:
+    names = category["keypoints"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"{file}: category {str(category.get('name'))[:80]!r}: expected a list of names as keypoints"
+        )
+    if len(names) > MOST_KEYPOINTS:
+        raise DataError(f"{file}: has {len(names)} keypoints, more than {MOST_KEYPOINTS}")
+    return tuple(names)
 
 
 def _category(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -113,7 +139,7 @@ def _sample(
     values = np.array(annotation["keypoints"], np.float64)
     if values.shape != (3 * n,):
         raise ValueError(f"expected {3 * n} keypoint numbers, got {len(annotation['keypoints'])}")
-    if not np.isfinite(values).all():
+    if not (np.abs(values) <= MOST).all():  # NaN is no more
         raise ValueError("a keypoint is not finite")
     x, y, flag = values.reshape(n, 3).T
     if not np.isin(flag, (0, 1, 2)).all():

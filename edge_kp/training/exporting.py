@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from onnx import numpy_helper
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
+from edge_kp.files import parse_json, read_arrays
 from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
@@ -81,8 +81,13 @@ def export_run(
         nets["locator"] = ExportLocator(locator)
         images |= _check_images(finder / CHECK_FRAMES, ("locator",))
         notes["locator"] = {"data": _data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
-        size, threshold = locator.config.size, float(figures["threshold"])
-        spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
+        try:
+            size, threshold = locator.config.size, float(figures["threshold"])
+            spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{finder / LOCATOR_FIGURES}: tells no threshold ({error}); train the locator again"
+            ) from error
     out.parent.mkdir(parents=True, exist_ok=True)
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -217,9 +222,9 @@ def metadata(spec: ModelSpec, network: str, precision: str) -> dict[str, str]:
 
 def _check_images(path: Path, names: Sequence[str]) -> dict[str, Array]:
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in names}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        return {name: arrays[name] for name in names}
+    except (OSError, KeyError, ValueError) as error:
         raise ModelError(
             f"{path}: no images to check with ({error}); run the same python -m edge_kp.train again"
         ) from error
@@ -227,7 +232,7 @@ def _check_images(path: Path, names: Sequence[str]) -> dict[str, Array]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path}: the run is not finished ({error}); run the same python -m edge_kp.train again"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import read_arrays, replacing
 from edge_kp.locator import fit_square
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.locating import (
@@ -79,8 +79,11 @@ def _unlabelled(net: LocatorNet, photos: list[Photo], path: Path, place: Place) 
         with replacing(path) as part:
             np.savez(part, boxes=np.concatenate(boxes), counts=np.array(counts))
     wait(place)
-    with np.load(path) as file:
-        split = np.split(file["boxes"], np.cumsum(file["counts"])[:-1])
+    try:
+        arrays = read_arrays(path)
+        split = np.split(arrays["boxes"], np.cumsum(arrays["counts"])[:-1])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); remove it and train again") from error
     if len(split) != len(photos):
         raise ModelError(f"{path}: was made for other photos; remove it and train again")
     if place.first:

@@ -16,6 +16,8 @@ from edge_kp.training.sampling import apply_affine, exact_product, gather_cells,
 from edge_kp.types import Array
 
 TRUNKS = ("plain", "lite0")
+LARGEST = 4096  # size or width
+MOST_READINGS = 16
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class NetworkConfig:
             raise ValueError(f"width: expected a multiple of 8 from 8 up, got {self.width}")
         if self.readings < 1 or self.hidden < 1:
             raise ValueError(f"expected at least one reading and feature, got {self.readings}, {self.hidden}")
+        if max(self.size, self.width, self.hidden, self.taught) > LARGEST or self.readings > MOST_READINGS:
+            raise ValueError(f"expected no size or width above {LARGEST}, and up to {MOST_READINGS} readings")
         if self.trunk not in TRUNKS:
             raise ValueError(f"trunk: expected one of {', '.join(TRUNKS)}, got {self.trunk!r}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
+import math
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from onnxscript import ir
 from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import parse_json, replacing
 from edge_kp.modeldir import NETWORKS, PRECISIONS
 from edge_kp.training.trunk import (
     FOLLOWERS,
@@ -96,7 +96,7 @@ def write_precisions(
         ModelError: there is no FP32 file; or the ranges are missing, damaged or of other FP32 files.
     """
     sources = fp32_files(folder)
-    plans = _read_ranges(ranges, sources) if set(precisions) & set(STYLES) else {}
+    plans = read_ranges(ranges, sources) if set(precisions) & set(STYLES) else {}
     paths = []
     for name, source in sources.items():
         for precision in precisions:
@@ -129,27 +129,44 @@ def graph_digest(source: Path) -> str:
     return hashlib.sha256(onnx.load(source).graph.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _read_ranges(path: Path | None, sources: Mapping[str, Path]) -> dict[str, Any]:
-    """Per network ``ranges`` (method → tensor → ends) and ``styles`` (style → method and kept layers)."""
+def read_ranges(path: Path | None, sources: Mapping[str, Path]) -> dict[str, Any]:
+    """Per network ``ranges`` (method → tensor → ends) and ``styles`` (style → method and kept layers).
+
+    Args:
+        sources: network → FP32 file that they must have been measured on.
+
+    Raises:
+        ModelError: the file is missing, damaged, or of other networks.
+    """
     again = "run python -m calibration --model FOLDER --data SPEC"
     if path is None:
         raise ModelError(f"8-bit files need measured ranges; {again}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != RANGES_FORMAT:
-            raise ValueError(f"format {content['format']!r}, this version reads {RANGES_FORMAT}")
+            raise ValueError(f"format {str(content['format'])[:20]!r}, this version reads {RANGES_FORMAT}")
         networks: dict[str, Any] = content["networks"]
         digests = {name: str(networks[name]["graph_sha256"]) for name in sources}
         for plan in networks.values():
             for style in STYLES:
-                chosen = plan["styles"][style]
-                dict(plan["ranges"][chosen["method"]]), list(chosen["kept"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: not usable as ranges ({error!r}); {again}") from error
+                _check_plan(plan["ranges"], plan["styles"][style])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ModelError(f"{path}: not usable as ranges ({reason}); {again}") from error
     for name, source in sources.items():
         if graph_digest(source) != digests[name]:
             raise ModelError(f"{path}: measured on another network than {source}; {again}")
     return networks
+
+
+def _check_plan(ranges: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Raises: ValueError: ends that are none, or layers that are no names."""
+    for tensor, (low, high) in ranges[chosen["method"]].items():
+        numbers = {type(low), type(high)} <= {int, float}
+        if not numbers or not -math.inf < float(low) <= float(high) < math.inf:
+            raise ValueError(f"{tensor[:40]!r}: expected two finite ends, the lower one first")
+    if not isinstance(chosen["kept"], list) or not all(isinstance(layer, str) for layer in chosen["kept"]):
+        raise ValueError("kept: expected a list of names of layers")
 
 
 class _Chunk(CalibrationDataReader):

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from edge_kp.errors import DataError
-from edge_kp.schema import FACE68, FACE98, KeypointSchema
+from edge_kp.schema import FACE68, FACE98, MOST_KEYPOINTS, KeypointSchema
 from edge_kp.training.samples import (
+    MOST,
+    PLAIN_NAMES,
     Reading,
     Sample,
     farthest_pair,
     file_key,
     has_extent,
+    is_there,
+    leads_out,
+    read_file,
     read_image,
 )
 from edge_kp.types import Array
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make_up", "occlusion", "blur")
+
+
+def _numbers(words: Sequence[str]) -> list[float]:
+    """Raises: ValueError: a word is no plain number; ``float`` takes 1_0 and the digits of all scripts."""
+    if not all(word.isascii() and "_" not in word for word in words):
+        raise ValueError("expected plain numbers")
+    return [float(word) for word in words]
 
 
 def _unknown(n: int) -> Array:
@@ -39,7 +51,7 @@ def read_pts(path: Path) -> Array:
         DataError: unreadable, not finite, cut off, or not as many points as the header says.
     """
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_file(path).decode("utf-8-sig").splitlines()]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -58,14 +70,16 @@ def read_pts(path: Path) -> Array:
         if not line:
             continue
         try:
-            x, y = (float(v) for v in line.split())
+            x, y = _numbers(line.split())
         except ValueError:
             raise DataError(f"{path}: line {number}: expected two numbers, got {line[:40]!r}") from None
-        if not (math.isfinite(x) and math.isfinite(y)):
+        if not (abs(x) <= MOST and abs(y) <= MOST):  # NaN is no more
             raise DataError(f"{path}: line {number}: the point {line[:40]!r} is not finite")
         points.append((x - 1, y - 1))
     if promised is not None and promised != str(len(points)):
-        raise DataError(f"{path}: the header says n_points: {promised}, but {len(points)} points follow")
+        raise DataError(f"{path}: the header says n_points: {promised[:40]}, but {len(points)} points follow")
+    if len(points) > MOST_KEYPOINTS:
+        raise DataError(f"{path}: holds {len(points)} points, more than {MOST_KEYPOINTS}")
     if not points:
         raise DataError(f"{path}: holds no points")
     return np.array(points, np.float32)
@@ -155,19 +169,21 @@ def read_wflw(file: Path, images_dir: Path) -> Reading:
         try:
             if len(fields) != 207:
                 raise ValueError(f"expected 206 numbers and an image name, got {len(fields)} fields")
-            values = np.array([float(v) for v in fields[:206]])
-            if not np.isfinite(values).all():
+            values = np.array(_numbers(fields[:206]))
+            if not (np.abs(values) <= MOST).all():  # NaN is no more
                 raise ValueError("a number is not finite")
             keypoints = values[:196].reshape(98, 2).astype(np.float32)
             if not has_extent(keypoints):
                 raise ValueError("all points coincide")
             if not np.isin(values[200:206], (0, 1)).all():
                 raise ValueError("an attribute is neither 0 nor 1")
+            name = fields[206].strip()
+            if leads_out(name):
+                raise ValueError(f"image {name[:200]!r}: {PLAIN_NAMES}")
         except ValueError as error:
             problems.append(f"{file}: line {number}: {error}")
             continue
-        name = fields[206].strip()
-        if not (images_dir / name).is_file():
+        if not is_there(images_dir / name):
             missing.add(name)
             continue
         attributes = dict(zip(WFLW_ATTRIBUTES, (float(v) for v in values[200:206]), strict=True))
@@ -178,7 +194,7 @@ def read_wflw(file: Path, images_dir: Path) -> Reading:
     if missing and not samples:
         problems.append(f"{file}: none of its {len(missing)} images is in {images_dir}; give their folder")
     else:
-        problems.extend(f"{file}: image {name!r} is not in {images_dir}" for name in sorted(missing))
+        problems.extend(f"{file}: image {name[:200]!r} is not in {images_dir}" for name in sorted(missing))
     if not samples and not problems:
         problems.append(f"{file}: the list is empty")
     if problems:

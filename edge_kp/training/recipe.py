@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import parse_json, replacing
 from edge_kp.modeldir import ModelSpec
 from edge_kp.templates import TemplateBank
 from edge_kp.training.checkpoints import load_stage
@@ -78,14 +78,27 @@ class Recipe:
             ModelError: the file is missing or not a recipe.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            names = {f.name for f in fields(cls)}
+            data = parse_json(path.read_text(encoding="utf-8"))
+            patterns = {"data": (), **{f.name: f.default for f in fields(cls) if f.name != "data"}}
             values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-            return cls(**{k: v for k, v in values.items() if k in names})
+            for name in values.keys() & patterns.keys():
+                if not _is_like(values[name], patterns[name]):
+                    raise ValueError(f"{name}: {str(values[name])[:80]!r} is no such setting")
+            return cls(**{k: v for k, v in values.items() if k in patterns})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{path}: not a training run ({error}); train one with python -m edge_kp.train"
             ) from error
+
+
+def _is_like(value: Any, pattern: Any) -> bool:
+    """Is a value of the kind of a default: a text, a number, a pair of those; or, of ``()``, some texts?"""
+    if isinstance(pattern, tuple):
+        listed = isinstance(value, tuple) and (not pattern or len(value) == len(pattern))
+        return listed and all(_is_like(v, pattern[0] if pattern else "") for v in value)
+    if isinstance(pattern, float):
+        return type(value) in (int, float) and abs(value) < 1e30  # which NaN is not
+    return type(value) is type(pattern)
 
 
 def load_cascade(out: Path, device: torch.device) -> Cascade:
@@ -128,19 +141,28 @@ def loop_config(recipe: Recipe, epochs: int, seed: int, workers: int) -> LoopCon
 
 
 def model_spec(recipe: Recipe, bank: TemplateBank, attributes: tuple[str, ...], name: str) -> ModelSpec:
-    """What a host program must know of a trained run."""
-    return ModelSpec(
-        name=name,
-        schema=bank.schema,
-        attributes=attributes,
-        mean_shape=bank.mean_shape,
-        sizes=recipe.sizes,
-        scale=recipe.scale,
-        box_rule=recipe.box_rule,
-        locator="image",
-        score_threshold=0.5,
-        bank_digest=bank.digest,
-    )
+    """What a host program must know of a trained run.
+
+    Raises:
+        ModelError: the recipe says what cannot be.
+    """
+    try:
+        return ModelSpec(
+            name=name,
+            schema=bank.schema,
+            attributes=attributes,
+            mean_shape=bank.mean_shape,
+            sizes=recipe.sizes,
+            scale=recipe.scale,
+            box_rule=recipe.box_rule,
+            locator="image",
+            score_threshold=0.5,
+            bank_digest=bank.digest,
+        )
+    except ValueError as error:
+        raise ModelError(
+            f"{name}: not a training run ({error}); train one with python -m edge_kp.train"
+        ) from error
 
 
 def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
@@ -152,6 +174,12 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     recipe = Recipe.read(out / "run.json")
     bank = TemplateBank.load(out / "templates.npz")
     stages = [load_stage(out / name / "best.pt", bank.templates) for name in ("stage1", "stage2")]
+    for number, stage in enumerate(stages):
+        if stage.config.size != recipe.sizes[number] or stage.config.correct != (number == 0):
+            raise ModelError(
+                f"{out}: the checkpoint of stage {number + 1} is not the one that run.json tells of;"
+                " copy the whole run or train again"
+            )
     return recipe, bank, stages[0], stages[1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ from edge_kp.schema import KeypointSchema, Pair
 from edge_kp.types import Array
 
 SMALLEST_IMAGE = 8
+PLAIN_NAMES = "expected a name within the folder of images, neither absolute nor with .. in it"
+MOST = 1e30  # largest coordinate of a label, pixels; float32 ends not far beyond
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def read_image(path: str) -> Array:
         DataError: the file is missing, truncated, no image, or smaller than 8 pixels.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_file(Path(path))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if is_truncated(data):
@@ -112,6 +114,31 @@ def read_image(path: str) -> Array:
             f"{path}: image of {width}x{height} pixels, expected at least {SMALLEST_IMAGE}; remove it"
         )
     return np.asarray(image)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that has an end, unlike a pipe or a device.
+
+    Raises:
+        OSError: it cannot be read, or is something else.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(None, "is no file", str(path))
+    return path.read_bytes()
+
+
+def leads_out(name: str) -> bool:
+    """Is a name in a label file that of a file outside of its folder? (A link in it may lead anywhere.)"""
+    path = PurePath(name)
+    return bool(path.drive or path.root) or ".." in path.parts
+
+
+def is_there(path: Path) -> bool:
+    """Is it a file? False as well for a name that no file can have."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def is_truncated(data: bytes) -> bool:

@@ -40,7 +40,7 @@ def test_any_batch_gives_what_onnx_runtime_gives(tiny_model: Path, network: str)
 
 def test_a_crop_of_another_size_is_refused(tiny_model: Path) -> None:
     backend = OpenVinoBackend(tiny_model / "stage1.fp32.onnx", threads=1)
-    with pytest.raises(ValueError, match=r"expected uint8 \(B, 48, 48, 3\), got uint8 \(1, 40, 40, 3\)"):
+    with pytest.raises(BackendError, match=r"expected uint8 \(B, 48, 48, 3\), got uint8 \(1, 40, 40, 3\)"):
         backend.run(np.zeros((1, 40, 40, 3), np.uint8))
 
 

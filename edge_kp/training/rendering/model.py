@@ -5,18 +5,15 @@ Frame: face frame as in ``edge_kp.pose`` (cm; x towards the face's own left, y u
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_kp.errors import DataError
+from edge_kp.files import parse_json, read_arrays
 from edge_kp.types import Array
 
 PARTS = ("face", "head", "mouth_socket", "eye_sockets", "teeth", "eyeballs")
@@ -69,11 +66,10 @@ def load_face_model(path: str) -> FaceModel:
         DataError: the file is missing, damaged, or lacks a part of this.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
     except FileNotFoundError:
         raise DataError(f"rendered: {path}: no such file; {_ADVICE}") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError):
+    except ValueError:
         raise DataError(f"rendered: {path}: cannot be read as a face model; {_ADVICE}") from None
     if problem := _problem(arrays):
         raise DataError(f"rendered: {path}: {problem}; {_ADVICE}")
@@ -125,22 +121,26 @@ def _array_problem(array: Array, shape: tuple[int | None, ...], whole: bool) -> 
         kind = "whole numbers" if whole else "fractions"
         expected = str(shape).replace("None", "any")
         return f"has the shape {array.shape} of type {array.dtype}, expected {kind} {expected}"
-    return None if np.isfinite(array).all() else "holds values that are not finite"
+    if not array.size:
+        return "is empty"
+    with np.errstate(over="ignore"):  # beyond float32 is as good as infinite
+        finite = np.isfinite(array.astype(np.float32)).all()
+    return None if finite else "holds values that are not finite"
 
 
 def _parts_problem(parts: Array, count: int) -> str | None:
     """What is wrong with the JSON of the parts of ``count`` vertices."""
     try:
-        ranges = json.loads(str(parts))
+        ranges = parse_json(str(parts))
         good = all(0 <= int(a) <= int(b) <= count for a, b in (ranges[name] for name in PARTS))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         good = False
     return None if good else f"parts is not JSON of vertex ranges of {', '.join(PARTS)}"
 
 
 def _part_of_vertices(parts: Array, count: int) -> Array:
     """(V,) uint8 place in ``PARTS``; a vertex of no part is of the head."""
-    ranges = json.loads(str(parts))
+    ranges = parse_json(str(parts))
     part = np.full(count, HEAD, np.uint8)
     for i, name in enumerate(PARTS):
         part[int(ranges[name][0]) : int(ranges[name][1])] = i
