@@ -18,6 +18,7 @@ from edge_kp.modeldir import BOX_RULES
 
 def _parser() -> argparse.ArgumentParser:
     from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
+    from edge_kp.training.parts import PARTS
 
     parser = argparse.ArgumentParser(
         "python -m edge_kp.train",
@@ -94,7 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         type=number(0.6, 10),
         help="first crop in sides of the box (default 1.6; 1.1 for --box image)",
     )
-    model("--no-bank", action="store_true", help="regress the prior without templates, for comparison")
+    model(
+        "--without",
+        nargs="+",
+        choices=PARTS,
+        default=(),
+        metavar="PART",
+        help=f"leave a part of the method out, for comparison: {', '.join(PARTS)}",
+    )
     training = parser.add_argument_group("training").add_argument
     model(
         "--locator-size", type=positive, default=320, metavar="S", help="picture side of the locator, pixels"
@@ -184,7 +192,7 @@ def _run(args: argparse.Namespace) -> None:
             patience=args.patience,
             seed=args.seed,
             amp=amp,
-            bank=not args.no_bank,
+            without=tuple(sorted(set(args.without))),
             turn=args.turn,
             cover=args.cover,
         )

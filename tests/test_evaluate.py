@@ -232,6 +232,7 @@ def evaluation(errors: list[float], located: list[bool]) -> Evaluation:
         dict.fromkeys(OUTPUTS, values),
         dict.fromkeys(OUTPUTS, np.where(located, 3.0, np.nan)),
         np.zeros((len(errors), 12, 2)),
+        np.zeros((len(errors), 12, 2)),
         np.zeros((len(errors), 3)),
         np.where(located, 0.9, np.nan),
         len(located) - sum(located),

@@ -30,7 +30,8 @@ class Evaluation:
         errors: output name → (M,) NME as a fraction of the reference distance; infinite where the object
             was not located, NaN where a reference point is not labelled.
         radial: output name → (M,) mean distance in pixels of the image.
-        keypoints: (M, N, 2) result of the cascade, frame pixels; NaN where not located.
+        keypoints, stage1_keypoints: (M, N, 2) result of the cascade, and of its stage 1, frame pixels; NaN
+            where not located.
         attributes: (M, A) probabilities of the cascade.
         scores: (M,) score of the cascade; NaN where not located.
         missed: how many objects were not located.
@@ -41,6 +42,7 @@ class Evaluation:
     errors: dict[str, Array]
     radial: dict[str, Array]
     keypoints: Array
+    stage1_keypoints: Array
     attributes: Array
     scores: Array
     missed: int
@@ -74,13 +76,15 @@ def evaluate(
     locate: Locate | None = None,
     seed: int = 0,
     progress: bool = True,
+    jitter: float = 0.1,
 ) -> Evaluation:
     """Run a cascade over labelled samples.
 
     Args:
-        boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled by up to ±10 %, seeded by
-            file name), or ``located`` (the located box that overlaps the object most).
+        boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled at random, seeded by file
+            name), or ``located`` (the located box that overlaps the object most).
         locate: image → boxes, for ``located``.
+        jitter: share of its sides by which a box is shifted and rescaled at most.
 
     Raises:
         DataError: an unreadable image.
@@ -96,7 +100,7 @@ def evaluate(
     images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
     for i, sample in enumerate(images):
         image = sample.read()
-        box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed)
+        box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed, jitter)
         if box is None:
             continue
         result = cascade(image, [box])
@@ -112,6 +116,7 @@ def evaluate(
         {name: nme(points, truth, schema) for name, points in found.items()},
         {name: _radial(points, truth) for name, points in found.items()},
         found["cascade"],
+        found["stage1"],
         attributes,
         scores,
         int(np.isnan(scores).sum()),
@@ -125,12 +130,18 @@ def _radial(points: Array, truth: Array) -> Array:
 
 
 def _box(
-    sample: Sample, image: Array, box_rule: str, boxes: str, locate: Locate | None, seed: int
+    sample: Sample,
+    image: Array,
+    box_rule: str,
+    boxes: str,
+    locate: Locate | None,
+    seed: int,
+    jitter: float,
 ) -> Array | None:
     height, width = image.shape[:2]
     box = sample_box(sample.keypoints, (width, height), box_rule)
     if boxes == "jitter":
-        return jitter_box(box, key_rng(sample.key, seed))
+        return jitter_box(box, key_rng(sample.key, seed), jitter)
     if boxes == "tight":
         return box
     if locate is None:
