@@ -5,8 +5,8 @@ import cv2
 from edge_kp import Detector, Tracker
 
 with Detector("face68") as detector:
-    faces = detector.detect(cv2.imread("photo.jpg"))    # single pictures
-    tracker = Tracker(detector)                         # video: ids that stay, steadied keypoints
+    faces = detector.detect(cv2.imread("photo.jpg"))  # a picture
+    tracker = Tracker(detector)  # video: ids that stay, steadied keypoints
     faces = tracker.update(frame)
 ```
 
