@@ -6,10 +6,17 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from edge_kp.errors import EdgeKpError
 
 MOST = 2**31 - 1
+
+
+def program(name: str) -> str:
+    """How a program was called, for its usage line: as ``edge-kp NAME``, or as a module."""
+    by_command = Path(sys.argv[0]).name.startswith("edge-kp")
+    return f"edge-kp {name}" if by_command else f"python -m edge_kp.{name.replace('-', '_')}"
 
 
 def positive(text: str) -> int:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from edge_kp.backends import BACKENDS, PRECISIONS
-from edge_kp.cli import natural, positive, run_cli
+from edge_kp.cli import natural, positive, program, run_cli
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.errors import BackendError, DataError, ModelError
+from edge_kp.extras import install
 from edge_kp.files import replacing
 from edge_kp.modeldir import find_model
 from edge_kp.templates import TemplateBank
@@ -25,7 +26,7 @@ from edge_kp.training.evaluation import BOXES, Evaluation, attribute_groups, eva
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.evaluate",
+        program("evaluate"),
         description="NME, FR@10 % and AUC@8 % of every output of the cascade, over all and by attribute.",
     )
     add = parser.add_argument
@@ -81,9 +82,7 @@ def _run(args: argparse.Namespace) -> None:
         try:
             from edge_kp.training.plots import write_plots
         except ImportError as error:
-            raise BackendError(
-                f"--plots needs {error.name}: pip install '.[bench]' in the project's folder"
-            ) from error
+            raise BackendError(f"--plots needs {error.name}: {install('bench')}") from error
         for path in write_plots(evaluation, args.plots, title):
             print(f"wrote {path}")
 

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_kp.backends import PRECISIONS
-from edge_kp.cli import run_cli
+from edge_kp.cli import program, run_cli
 from edge_kp.errors import BackendError
+from edge_kp.extras import install
 from edge_kp.modeldir import read_model
 from edge_kp.parity import FILE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.export",
+        program("export"),
         description="Write the ONNX files of a run and model.json, after checking them against PyTorch.",
     )
     parser.add_argument("--run", type=Path, required=True, help="folder that python -m edge_kp.train wrote")
@@ -35,7 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ranges",
         type=Path,
         metavar="FILE",
-        help="ranges.json of python -m calibration, which int8 is made with",
+        help="ranges.json of python -m edge_kp.calibrate, which int8 is made with",
     )
     parser.add_argument("--terms", help="terms of the training data, for model.json")
     return parser
@@ -46,9 +47,7 @@ def _run(args: argparse.Namespace) -> None:
         from edge_kp.training.exporting import export_run
         from edge_kp.training.references import CLIP_SCHEMA
     except ImportError as error:
-        raise BackendError(
-            f"exporting needs {error.name}: pip install '.[train]' in the project's folder"
-        ) from error
+        raise BackendError(f"exporting needs {error.name}: {install('train')}") from error
     card = {"terms": args.terms} if args.terms else {}
     precisions = {p for name in args.precision for p in (("int8", "int8-cpu") if name == "int8" else (name,))}
     print(export_run(args.run, args.out, card, args.locator, sorted(precisions), args.ranges))

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from edge_kp.backends import BACKENDS, PRECISIONS, choose_backend
-from edge_kp.cli import number, positive, run_cli
+from edge_kp.cli import number, positive, program, run_cli
 from edge_kp.config import with_config
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.live.checking import check
@@ -40,7 +40,7 @@ FILE_SINKS = (VideoSink, ImageSink, JsonlSink, CsvSink)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.run",
+        program("run"),
         description="Find keypoints in live video. q or Esc in the window, or Ctrl-C, ends the run.",
     )
     source = parser.add_argument_group("source").add_argument

@@ -14,6 +14,7 @@ from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_together
 from edge_kp.types import Array, Detection
 
 TRACK = ("fast", "full")
+"""Stage 2 alone while tracking is good, or both stages in every frame."""
 MAX_OBJECTS = 8
 LOCATE_EVERY = 15
 FRAME_S = 1 / 30  # time between frames where nobody says it

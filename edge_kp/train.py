@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cv2
 
-from edge_kp.cli import natural, number, positive, run_cli
+from edge_kp.cli import natural, number, positive, program, run_cli
 from edge_kp.errors import BackendError
+from edge_kp.extras import install
 from edge_kp.modeldir import BOX_RULES
 
 
@@ -21,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     from edge_kp.training.parts import PARTS
 
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.train",
+        program("train"),
         description="Train stages and locator. The same command again goes on where a killed run stands.",
     )
     data = parser.add_argument_group("data").add_argument
@@ -156,9 +157,7 @@ def _run(args: argparse.Namespace) -> None:
         from edge_kp.training.finder import train_finder
         from edge_kp.training.recipe import Recipe
     except ImportError as error:
-        raise BackendError(
-            f"training needs {error.name}: pip install '.[train]' in the project's folder"
-        ) from error
+        raise BackendError(f"training needs {error.name}: {install('train')}") from error
     from edge_kp.training.place import has_bfloat16, training_place
 
     cv2.setNumThreads(1)

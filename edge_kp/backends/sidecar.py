@@ -134,6 +134,5 @@ def build_command(engine: Path, onnx: Path, precision: str, batches: Sequence[in
         what = ["--model", str(onnx.parent)]
     else:
         what = ["--onnx", str(onnx), "--engine", str(engine)]
-    return shlex.join(
-        ["python", "build_engine.py", *what, "--precision", precision, "--batch", *map(str, batches)]
-    )
+    settings = ["--precision", precision, "--batch", *map(str, batches)]
+    return shlex.join(["python", "-m", "edge_kp.build_engine", *what, *settings])

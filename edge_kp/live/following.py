@@ -15,11 +15,16 @@ Found = tuple[list[Detection], Mapping[str, float]]  # what is in a frame, and t
 
 
 class Follower(Protocol):
-    """What follows one video: a tracker."""
+    """What follows one video: a tracker.
+
+    Attributes:
+        last_timings: seconds that each stage took in the last frame.
+    """
 
     last_timings: dict[str, float]
 
-    def steps(self, image: Array, time_s: float | None = None) -> Steps: ...
+    def steps(self, image: Array, time_s: float | None = None) -> Steps:
+        """The work on the next frame, up to each call of a network; see :mod:`edge_kp.together`."""
 
 
 class Together:

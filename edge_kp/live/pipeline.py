@@ -49,28 +49,40 @@ class Sink(Protocol):
 
     Attributes:
         name: what to call it, usually its path.
-        source: number of the only source whose results it takes; None takes those of all.
     """
 
     name: str
 
     @property
-    def source(self) -> int | None: ...
+    def source(self) -> int | None:
+        """Number of the only source whose results it takes; None takes those of all."""
 
-    def write(self, result: Result) -> None: ...
+    def write(self, result: Result) -> None:
+        """Take the next result.
 
-    def close(self) -> None: ...
+        Raises:
+            SinkError: the output cannot go on; it is closed then and gets no more.
+        """
+
+    def close(self) -> None:
+        """Finish the output; called once, whatever happened before.
+
+        Raises:
+            SinkError: what was written is not whole.
+        """
 
 
 class Window(Protocol):
     """The preview; called from the main thread only."""
 
-    def show(self, result: Result) -> None: ...
+    def show(self, result: Result) -> None:
+        """Put a result up."""
 
     def wants_to_quit(self) -> bool:
         """Handle window events for a few milliseconds; True once the user wants to end."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Take the window away."""
 
 
 class _Lane:
