@@ -24,7 +24,7 @@ FLOORS = {
     "config": 0,
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),
-    **dict.fromkeys(("modeldir", "parity", "backends"), 2),
+    **dict.fromkeys(("modeldir", "parity", "backends", "triton"), 2),
     **dict.fromkeys(("stage", "cascade", "locator", "detector", "identity", "together", "tracker"), 3),
     "": 3,  # the package itself: the public names
     "templates.__main__": ATTIC,
