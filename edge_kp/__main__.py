@@ -7,8 +7,10 @@ import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from edge_kp import __version__
+from edge_kp.cli import leave
 
 # Command → its module, imported only when it is asked for, and what it does.
 COMMANDS = {
@@ -54,5 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def command() -> NoReturn:
+    """The installed command: :func:`main`, and the end of the process."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from edge_kp.backends import BACKENDS, PRECISIONS, choose_backend
-from edge_kp.cli import number, positive, program, run_cli
+from edge_kp.cli import leave, number, positive, program, run_cli
 from edge_kp.config import with_config
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.live.checking import check
@@ -323,4 +322,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

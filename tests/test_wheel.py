@@ -78,7 +78,7 @@ def test_the_wheel_says_what_it_is(built: tuple[Path, Path]) -> None:
         commands = wheel.read(f"{described}/entry_points.txt").decode()
         assert wheel.read(f"{described}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
     assert (about["Name"], about["Version"]) == ("edge-kp", edge_kp.__version__)
-    assert "edge-kp = edge_kp.__main__:main" in commands
+    assert "edge-kp = edge_kp.__main__:command" in commands
     needed = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert {line.split(">")[0] for line in needed} >= {"numpy", "onnxruntime", "tqdm"}
     assert not any(line.startswith(("torch", "onnx>", "tensorrt")) for line in needed)
