@@ -260,15 +260,18 @@ def _turned(to_shape: Array) -> float:
 
 
 def _extract(crops: Sequence[Crop], images: Sequence[Array]) -> Array:
-    return np.stack([crop.extract(image) for crop, image in zip(crops, images, strict=True)])
+    pictures = [crop.extract(image) for crop, image in zip(crops, images, strict=True)]
+    return pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
 
 
 def _run(backend: Backend, pictures: Array) -> dict[str, Array]:
     out = backend.run(pictures)
-    if not all(np.isfinite(out[name]).all() for name in ("keypoints", "score", "visibility", "attributes")):
+    # A sum is finite only where all of its parts are, and taken in a fraction of the time.
+    if not all(math.isfinite(out[name].sum()) for name in ("keypoints", "score", "visibility", "attributes")):
         raise BackendError(f"{backend.name} gave values that are not finite; export the model again")
     return out
 
 
 def _to_frame(crops: Sequence[Crop], points: Array) -> Array:
-    return np.stack([crop.to_frame(p) for crop, p in zip(crops, points, strict=True)]).astype(np.float32)
+    moved = [crop.to_frame(p).astype(np.float32) for crop, p in zip(crops, points, strict=True)]
+    return moved[0][None] if len(moved) == 1 else np.stack(moved)

@@ -165,7 +165,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def pbtxt(message: Mapping[str, Any], indent: str = "") -> str:
-    """A message in protobuf's text format. Lists of messages repeat their field; so do none of numbers."""
+    """A message in protobuf's text format: messages in a list repeat their field, numbers stand in brackets."""
     lines = []
     for key, value in message.items():
         for item in value if _repeats(value) else [value]:

@@ -8,7 +8,7 @@ import time
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 ARENAS = 2
-EVERY_S = 60.0
+EVERY_S = 10.0
 
 
 def few_arenas() -> None:
@@ -26,10 +26,10 @@ def few_arenas() -> None:
 
 
 class GiveBack:
-    """Called again and again, gives memory that is free back to the system once a minute.
+    """Called again and again, gives memory that is free back to the system every ten seconds.
 
     Frames wait in the queues of slow outputs, now of this one and now of that; glibc keeps what they took in
-    pieces, so that each worst minute of a run would raise its memory for good.
+    pieces, so that each worst moment of a run would raise its memory for good.
     """
 
     def __init__(self, every_s: float = EVERY_S) -> None:
