@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         choices=SERVERS,
-        help="what runs it in Triton (default onnxruntime); tensorrt takes the engines that build_engine.py"
+        help="what runs it in Triton (default onnxruntime); tensorrt takes the engines that edge_kp.build_engine"
         " put into the model folder",
     )
     parser.add_argument(

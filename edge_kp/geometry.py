@@ -121,7 +121,7 @@ class ShapeAlignment:
         )
 
     def distance(self, first: Array, second: Array) -> float:
-        """How far two similarities (2, 3) to the shape's frame differ: on it, root mean square of its points."""
+        """By how much two similarities (2, 3) to the shape's frame part its points, root mean square."""
         (a, _, x), (b, _, y) = first.tolist()
         (c, _, u), (d, _, v) = second.tolist()
         factor = complex(c, d) / complex(a, b)  # what leads from the first to the second is one as well

@@ -44,7 +44,7 @@ def write_repository(
 
     Args:
         out: new or empty.
-        backend: of :data:`SERVERS`. ``tensorrt`` takes the engines that ``build_engine.py`` put beside the
+        backend: of :data:`SERVERS`. ``tensorrt`` takes the engines that ``edge_kp.build_engine`` put beside the
             ONNX files on the serving machine.
         precision: of :data:`edge_kp.backends.PRECISIONS`; ``auto`` is fp16, where the model has it.
 
@@ -165,7 +165,7 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
 
 
 def pbtxt(message: Mapping[str, Any], indent: str = "") -> str:
-    """A message in protobuf's text format: messages in a list repeat their field, numbers stand in brackets."""
+    """A message in protobuf's text format: lists of messages repeat their field, of numbers have brackets."""
     lines = []
     for key, value in message.items():
         for item in value if _repeats(value) else [value]:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_kp import export
+from edge_kp import build_engine, export
 from edge_kp.backends import cuda, tensorrt
 from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.engines import build
@@ -44,7 +44,6 @@ def load(path: Path):
 
 
 fake_gpu = load(ROOT / "tests" / "backends" / "fake_gpu.py")
-build_engine = load(ROOT / "build_engine.py")
 
 
 def written(out: Path, *arguments: object) -> dict[str, tuple[Path, schema.ModelConfig]]:
@@ -275,8 +274,8 @@ def test_an_engine_that_cannot_be_served_is_refused_with_the_command_that_mends_
     command = shlex.split(line.partition("build it again: ")[2])
     monkeypatch.setattr(build_engine, "load_tensorrt", lambda: trt)
     monkeypatch.setattr(build_engine, "find_gpu", lambda: GPU)
-    assert command[:2] == ["python", "build_engine.py"]
-    assert build_engine.main(command[2:]) == 0
+    assert command[:3] == ["python", "-m", "edge_kp.build_engine"]
+    assert build_engine.main(command[3:]) == 0
     _, config = written(*wanted)["stage1"]
     assert config.max_batch_size == most
 
