@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("edge_kp.train", "train locator and stages on labelled photos"),
     "export": ("edge_kp.export", "write the model folder of a trained run"),
     "evaluate": ("edge_kp.evaluate", "measure a model's accuracy on labelled photos"),
+    "recipe": ("edge_kp.recipe", "train, export and evaluate as a file of settings says"),
     "relabel": ("edge_kp.relabel", "give photos the labels that a trained run sees"),
     "calibrate": ("edge_kp.calibrate", "add fp16 and int8 networks to a model folder"),
     "compact": ("edge_kp.compact", "let the networks of a model folder share their weights"),

@@ -13,7 +13,7 @@ from edge_kp.extras import install
 from edge_kp.modeldir import find_model
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
 
     parser = argparse.ArgumentParser(
@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    return run_cli(_run, _parser(), argv)
+    return run_cli(_run, make_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ OF_RUN = ("out", "locator", "ranges", "terms")
 OF_TRITON = ("model", "backend")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program("export"),
         description="Write the ONNX files of a run and model.json, after checking them against PyTorch; or,"
@@ -34,8 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         choices=SERVERS,
-        help="what runs it in Triton (default onnxruntime); tensorrt takes the engines that edge_kp.build_engine"
-        " put into the model folder",
+        help="what runs it in Triton (default onnxruntime); tensorrt takes the engines that"
+        " edge_kp.build_engine put into the model folder",
     )
     parser.add_argument(
         "--locator", type=Path, metavar="RUN", help="run that holds the locator (default: --run)"
@@ -114,7 +114,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = make_parser()
     return run_cli(_body, parser, argv, lambda args: _settle(args, parser))
 
 

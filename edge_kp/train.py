@@ -17,7 +17,7 @@ from edge_kp.extras import install
 from edge_kp.modeldir import BOX_RULES
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
     from edge_kp.training.parts import PARTS
 
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # spinning threads starve the loader on small machines
-    return run_cli(_run, _parser(), argv)
+    return run_cli(_run, make_parser(), argv)
 
 
 if __name__ == "__main__":

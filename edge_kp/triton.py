@@ -44,8 +44,8 @@ def write_repository(
 
     Args:
         out: new or empty.
-        backend: of :data:`SERVERS`. ``tensorrt`` takes the engines that ``edge_kp.build_engine`` put beside the
-            ONNX files on the serving machine.
+        backend: of :data:`SERVERS`. ``tensorrt`` takes the engines that ``edge_kp.build_engine`` put beside
+            the ONNX files on the serving machine.
         precision: of :data:`edge_kp.backends.PRECISIONS`; ``auto`` is fp16, where the model has it.
 
     Raises:

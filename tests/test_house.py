@@ -31,7 +31,18 @@ FLOORS = {
     "live": LIVE,
     "training": ANNEX,
     **dict.fromkeys(
-        ("__main__", "run", "train", "relabel", "export", "compact", "evaluate", "calibrate", "build_engine"),
+        (
+            "__main__",
+            "recipe",
+            "run",
+            "train",
+            "relabel",
+            "export",
+            "compact",
+            "evaluate",
+            "calibrate",
+            "build_engine",
+        ),
         ATTIC,
     ),
 }

@@ -47,6 +47,16 @@ class Evaluation:
     scores: Array
     missed: int
 
+    @property
+    def distances(self) -> Array:
+        """(M, N) of the cascade's keypoints from their labels, pixels of the image.
+
+        NaN where there is no label, infinite where the object was not located.
+        """
+        truth = np.stack([s.keypoints for s in self.samples]).astype(np.float64)
+        distance = np.linalg.norm(self.keypoints - truth, axis=-1)
+        return np.where(np.isnan(distance) & ~np.isnan(truth).any(-1), np.inf, distance)
+
     def summary(self, select: Array | None = None) -> dict[str, dict[str, float | None]]:
         """Per output: NME %, FR@10 %, AUC@8 %, mean radial error in pixels; over ``select`` (M,) bool.
 
@@ -121,6 +131,16 @@ def evaluate(
         scores,
         int(np.isnan(scores).sum()),
     )
+
+
+def detection_rates(distances: Array, limits: Sequence[float]) -> dict[str, float]:
+    """Share of the points, %, that lie within each limit, as X-ray challenges count it (Wang et al. 2016).
+
+    Args:
+        distances: any shape, the unit of ``limits``; NaN does not count.
+    """
+    known = distances[~np.isnan(distances)]
+    return {f"{limit:g}": 100 * float((known <= limit).mean()) for limit in limits}
 
 
 def _radial(points: Array, truth: Array) -> Array:
