@@ -1,11 +1,13 @@
 # make run            play the shipped clip with the shipped model (SOURCE=0 for the camera)
 # make test           lint, types and tests
+# make docs           pages of the Python API in site/
+# make wheel          source archive and wheel in dist/
 PYTHON ?= python3
 SOURCE ?= edge_kp/assets/astronaut.mp4
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test lint clean
+.PHONY: run test lint docs wheel clean
 
 run: .venv/run-ready
 	$(BIN)/python -m edge_kp.run --source $(SOURCE) $(ARGS)
@@ -17,6 +19,12 @@ lint: .venv/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/test-ready
+	$(BIN)/python docs/api.py site
+
+wheel: .venv/test-ready
+	$(BIN)/python -m build --no-isolation
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -30,4 +38,4 @@ lint: .venv/test-ready
 	touch $@ .venv/run-ready
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build dist site *.egg-info

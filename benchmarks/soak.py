@@ -37,7 +37,7 @@ from edge_kp.live.following import Found, Together
 from edge_kp.live.frames import Frame
 from edge_kp.live.lasting import Lasting
 from edge_kp.live.lines import JsonlSink
-from edge_kp.live.memory import few_arenas
+from edge_kp.live.memory import GiveBack, few_arenas
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Painter
 from edge_kp.live.page import PageSink, Recording
@@ -226,10 +226,11 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
         sinks.append(mqtt)
         kinds["broker killed"] = lambda rng: broker.off(rng.uniform(0.2, 3))
 
-    usage, faults = Usage(), Faults(args.seed, kinds)
+    usage, faults, give_back = Usage(), Faults(args.seed, kinds), GiveBack()
     end = time.monotonic() + 60 * args.minutes
 
     def tick(summary: Summary) -> None:
+        give_back()
         usage.note()
         if summary.frames and not faults.is_alive() and not faults.done:
             faults.start()

@@ -63,14 +63,14 @@ class Again:
 
 
 def measure(model: str, count: int, frames: int) -> float:
-    """Frames per second of ``count`` sources together, with as many threads for the networks."""
+    """Frames per second of ``count`` sources together, each with a thread for its networks."""
 
     @contextmanager
     def worker() -> Iterator[Worker]:
-        with Detector(model, threads=count) as detector:
+        with Detector(model, threads=1) as detector:
             yield Together(detector, [Tracker(detector, max_objects=1) for _ in range(count)])
 
-    pipeline = Pipeline([Again(CLIP) for _ in range(count)], worker, max_frames=count * frames)
+    pipeline = Pipeline([Again(CLIP) for _ in range(count)], worker, lanes=count, max_frames=count * frames)
     pipeline.run()
     return pipeline.stats.summary().mean_fps
 

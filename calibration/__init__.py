@@ -1,1 +1,1 @@
-"""Which images and which method the 8-bit files of a model are made with: ``python -m calibration``."""
+"""Reports of calibrations, and ``python -m calibration``, which is ``python -m edge_kp.calibrate``."""

@@ -307,18 +307,21 @@ def _turned(to_shape: Array) -> float:
 
 
 def _extract(crops: Sequence[Crop], images: Sequence[Array]) -> Array:
-    return np.stack([crop.extract(image) for crop, image in zip(crops, images, strict=True)])
+    pictures = [crop.extract(image) for crop, image in zip(crops, images, strict=True)]
+    return pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
 
 
 def _run(backend: Backend, pictures: Array) -> dict[str, Array]:
     out = backend.run(pictures)
-    if not all(np.isfinite(out[name]).all() for name in _CHECKED):
+    # A sum is finite only where all of its parts are, and taken in a fraction of the time.
+    if not all(math.isfinite(out[name].sum()) for name in _CHECKED):
         raise BackendError(f"{backend.name} gave values that are not finite; export the model again")
     return out
 
 
 def _to_frame(crops: Sequence[Crop], points: Array) -> Array:
-    in_frame = np.stack([crop.to_frame(p) for crop, p in zip(crops, points, strict=True)])
-    if np.abs(in_frame).max() > _FARTHEST:
+    moved = [crop.to_frame(p) for crop, p in zip(crops, points, strict=True)]
+    in_frame = moved[0][None] if len(moved) == 1 else np.stack(moved)
+    if not np.vdot(in_frame, in_frame) < _FARTHEST**2:
         raise BackendError("a network gave keypoints beyond any frame; export the model again")
     return in_frame.astype(np.float32)

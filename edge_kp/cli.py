@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from edge_kp.errors import EdgeKpError
 
 MOST = 2**31 - 1
+
+
+def program(name: str) -> str:
+    """How a program was called, for its usage line: as ``edge-kp NAME``, or as a module."""
+    by_command = Path(sys.argv[0]).name.startswith("edge-kp")
+    return f"edge-kp {name}" if by_command else f"python -m edge_kp.{name.replace('-', '_')}"
 
 
 def positive(text: str) -> int:
@@ -69,3 +79,16 @@ def run_cli(
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with an exit code, whatever threads of ours still run.
+
+    One that hangs in a driver or on a dead disk was left behind on purpose; while Python and the libraries
+    are taken down under it, it would crash the process.
+    """
+    if any(thread.name.startswith("edge_kp") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

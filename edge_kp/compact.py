@@ -6,14 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from edge_kp.cli import run_cli
+from edge_kp.cli import program, run_cli
 from edge_kp.errors import BackendError
+from edge_kp.extras import install
 from edge_kp.modeldir import WEIGHTS, find_model
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.compact",
+        program("compact"),
         description=f"Let all networks of a model folder share one file of weights, {WEIGHTS}: the same"
         " numbers stand in the files of every precision. The folder takes about a quarter of the room, and"
         " results stay as they are. The last step: a compact folder cannot be calibrated any more.",
@@ -26,9 +27,7 @@ def _run(args: argparse.Namespace) -> None:
     try:
         from edge_kp.training.compacting import compact_model
     except ImportError as error:
-        raise BackendError(
-            f"this needs {error.name}: pip install '.[train]' in the project's folder"
-        ) from error
+        raise BackendError(f"this needs {error.name}: {install('train')}") from error
     folder = find_model(args.model)
     before, after = compact_model(folder)
     print(f"{folder}: {before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")

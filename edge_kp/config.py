@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +28,36 @@ def with_config(
     """
     line = list(sys.argv[1:] if argv is None else argv)
     told = {*SOURCES} if any(getattr(args, name, None) for name in SOURCES) else set()
-    return parser.parse_args([*arguments_of(args.config, parser, told), *line])
+    return parser.parse_args([*command_line(args.config, read_toml(args.config), parser, told), *line])
 
 
-def arguments_of(path: Path, parser: argparse.ArgumentParser, without: Container[str] = ()) -> list[str]:
-    """A file's settings as the command line that would say the same, but for the keys in ``without``.
-
-    A key is a flag's name without its dashes, with ``_`` or ``-`` inside; ``true`` gives a flag without
-    value, ``false`` leaves it out, and a list repeats a flag.
-
+def read_toml(path: Path) -> dict[str, Any]:
+    """
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or holds a key that is no flag.
+        ConfigError: the file cannot be read, or is no TOML.
     """
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except RecursionError:
         raise ConfigError(f"{path}: not TOML: nested too deeply") from None
     except ValueError as error:  # an error of the syntax or of UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path}: not TOML: {error}") from error
+
+
+def command_line(
+    path: Path, settings: Mapping[str, Any], parser: argparse.ArgumentParser, without: Container[str] = ()
+) -> list[str]:
+    """Settings from a file as the command line that would say the same, but for the keys in ``without``.
+
+    A key is a flag's name without its dashes, with ``_`` or ``-`` inside; ``true`` gives a flag without
+    value, ``false`` leaves it out, and a list gives a flag all its values, or repeats one that takes a
+    single value at a time.
+
+    Raises:
+        ConfigError: a key is no flag, or its value is not of the flag's kind.
+    """
     flags = {
         option.removeprefix("--"): action
         for action in parser._actions
@@ -74,10 +84,11 @@ def _said(path: Path, key: str, value: Any, action: argparse.Action) -> list[str
             raise ConfigError(f"{path}: {key}: expected true or false, got {value!r}")
         return [flag] if value else []
     values = value if isinstance(value, list) else [value]
-    if isinstance(value, list) and not isinstance(action, argparse._AppendAction):
+    several = action.nargs is not None
+    if isinstance(value, list) and not several and not isinstance(action, argparse._AppendAction):
         raise ConfigError(f"{path}: {key}: expected one value, got a list of {len(value)}")
     if any(isinstance(v, (bool, dict, list)) for v in values):
         raise ConfigError(f"{path}: {key}: expected a text or a number, got {value!r}")
     if any("\0" in str(v) for v in values):
         raise ConfigError(f"{path}: {key}: holds a NUL character")
-    return [f"{flag}={v}" for v in values]
+    return [flag, *map(str, values)] if several else [f"{flag}={v}" for v in values]

@@ -12,20 +12,31 @@ from typing import Any
 import numpy as np
 
 from edge_kp.backends import BACKENDS, PRECISIONS
-from edge_kp.cli import natural, positive, run_cli
+from edge_kp.cli import natural, number, positive, program, run_cli
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.errors import BackendError, DataError, ModelError
+from edge_kp.extras import install
 from edge_kp.files import replacing
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.attributes import ShapeAttributes
 from edge_kp.training.datasets import DATA_HELP, load_dataset
-from edge_kp.training.evaluation import BOXES, Evaluation, attribute_groups, evaluate, figure, summary_table
+from edge_kp.training.evaluation import (
+    BOXES,
+    Evaluation,
+    attribute_groups,
+    detection_rates,
+    evaluate,
+    figure,
+    summary_table,
+)
+
+WITHIN_MM = (2.0, 2.5, 3.0, 4.0)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.evaluate",
+        program("evaluate"),
         description="NME, FR@10 % and AUC@8 % of every output of the cascade, over all and by attribute.",
     )
     add = parser.add_argument
@@ -42,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
         help="of the labels, jittered ±10 %% (default) or located",
     )
     add("--seed", type=natural, default=0, help="of the jitter")
+    add("--pixel-mm", type=number(1e-6, 1e6), metavar="MM", help="side of a pixel: tell distances in mm, too")
+    add(
+        "--within",
+        type=number(0, 1e6),
+        nargs="+",
+        default=WITHIN_MM,
+        metavar="MM",
+        help="with --pixel-mm: how many points lie so near (default 2 2.5 3 4, as X-ray challenges count)",
+    )
     add("--json", type=Path, metavar="FILE", help="write the figures and every sample's errors")
     add("--plots", type=Path, metavar="DIR", help="write the error curve and the worst cases as PNG")
     return parser
@@ -74,16 +94,15 @@ def _run(args: argparse.Namespace) -> None:
         rows = evaluation.summary(select)
         groups[name] = {"samples": int(select.sum()), **rows}
         print(f"  {name}: {int(select.sum())} samples, cascade NME {figure(rows['cascade']['nme'], '.3f')} %")
+    metric = _millimetres(evaluation, args.pixel_mm, args.within) if args.pixel_mm else None
     if args.json:
-        _write_json(args.json, evaluation, groups, title)
+        _write_json(args.json, evaluation, groups, title, metric)
         print(f"wrote {args.json}")
     if args.plots:
         try:
             from edge_kp.training.plots import write_plots
         except ImportError as error:
-            raise BackendError(
-                f"--plots needs {error.name}: pip install '.[bench]' in the project's folder"
-            ) from error
+            raise BackendError(f"--plots needs {error.name}: {install('bench')}") from error
         for path in write_plots(evaluation, args.plots, title):
             print(f"wrote {path}")
 
@@ -99,13 +118,36 @@ def _labels(evaluation: Evaluation, folder: Path) -> list[dict[str, float]]:
     return [{**shape_attributes(s.keypoints.astype(np.float64)), **s.attributes} for s in evaluation.samples]
 
 
-def _write_json(path: Path, evaluation: Evaluation, groups: dict[str, Any], title: str) -> None:
+def _millimetres(evaluation: Evaluation, pixel_mm: float, within: Sequence[float]) -> dict[str, Any]:
+    """Mean distance and shares within limits, over all points and of each; printed, too."""
+    distances = evaluation.distances * pixel_mm
+    columns = {name: distances[:, i] for i, name in enumerate(evaluation.schema.keypoints)}
+    print(f"{'':<24}{'mean mm':>9}" + "".join(f"{f'≤ {limit:g} mm':>11}" for limit in within))
+    rows = {}
+    for name, part in {"all points": distances, **columns}.items():
+        if not np.isfinite(part).any():
+            continue
+        mean, rates = float(part[np.isfinite(part)].mean()), detection_rates(part, within)
+        print(f"{name:<24}{mean:>9.2f}" + "".join(f"{rate:>10.1f}%" for rate in rates.values()))
+        shares = {limit: round(rate, 2) for limit, rate in rates.items()}
+        rows[name] = {"mean_mm": round(mean, 3), "within_mm_percent": shares}
+    return {"pixel_mm": pixel_mm, "points": rows}
+
+
+def _write_json(
+    path: Path,
+    evaluation: Evaluation,
+    groups: dict[str, Any],
+    title: str,
+    metric: dict[str, Any] | None,
+) -> None:
     content = {
         "title": title,
         "samples": len(evaluation.samples),
         "missed": evaluation.missed,
         "summary": evaluation.summary(),
         "by_attribute": groups,
+        **({"millimetres": metric} if metric else {}),
         "errors_percent": {
             sample.key: {name: _rounded(100 * errors[i]) for name, errors in evaluation.errors.items()}
             for i, sample in enumerate(evaluation.samples)
@@ -123,7 +165,7 @@ def _rounded(value: float) -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_cli(_run, _parser(), argv)
+    return run_cli(_run, make_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,15 @@ class ShapeAlignment:
             [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]], np.float64
         )
 
+    def distance(self, first: Array, second: Array) -> float:
+        """By how much two similarities (2, 3) to the shape's frame part its points, root mean square."""
+        (a, _, x), (b, _, y) = first.tolist()
+        (c, _, u), (d, _, v) = second.tolist()
+        factor = complex(c, d) / complex(a, b)  # what leads from the first to the second is one as well
+        shift = complex(u, v) - factor * complex(x, y)
+        grow, count = factor - 1, len(self._centred)
+        return math.sqrt(abs(grow * self._mean + shift) ** 2 + abs(grow) ** 2 * self._power / count)
+
 
 def as_complex(points: Array) -> Array:
     """(N, 2) → (N,) complex128, x + iy."""

@@ -107,6 +107,7 @@ class ModelSpec:
         return self.scale * self.cascade_size / (2 * self.sizes[0])
 
     def to_json(self) -> dict[str, Any]:
+        """The content of ``model.json``, as :func:`read_model` reads it."""
         return {
             "format": FORMAT,
             "name": self.name,

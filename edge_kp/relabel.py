@@ -7,15 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_kp.cli import number, run_cli
+from edge_kp.cli import number, program, run_cli
 from edge_kp.errors import BackendError, ModelError
+from edge_kp.extras import install
 
 
 def _parser() -> argparse.ArgumentParser:
     from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
 
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.relabel",
+        program("relabel"),
         description="Write the photos of data sets with labels by a trained run, to train the next one on:"
         " where a set's own labels are less exact than the run. What the two disagree on is left out.",
     )
@@ -46,9 +47,7 @@ def _run(args: argparse.Namespace) -> None:
         from edge_kp.training.recipe import load_cascade
         from edge_kp.training.relabelling import relabel
     except ImportError as error:
-        raise BackendError(
-            f"relabelling needs {error.name}: pip install '.[train]' in the project's folder"
-        ) from error
+        raise BackendError(f"relabelling needs {error.name}: {install('train')}") from error
     with training_place("auto") as place:
         cascades = [load_cascade(run, place.device) for run in args.run]
         schema = cascades[0].spec.schema

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
-from edge_kp.backends import BACKENDS, PRECISIONS
-from edge_kp.cli import number, positive, run_cli
+from edge_kp.backends import BACKENDS, PRECISIONS, choose_backend
+from edge_kp.cli import leave, number, positive, program, run_cli
 from edge_kp.config import with_config
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.live.checking import check
 from edge_kp.live.csv_sink import CsvSink
-from edge_kp.live.following import Follower, Together
+from edge_kp.live.following import Follower, Together, share_cores
 from edge_kp.live.frames import CaptureOptions, Source
 from edge_kp.live.lines import JsonlSink
-from edge_kp.live.memory import few_arenas
+from edge_kp.live.memory import GiveBack, few_arenas
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
 from edge_kp.live.page import PageSink
@@ -29,7 +29,7 @@ from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.preview import Preview, display_available
 from edge_kp.live.sinks import ImageSink, VideoSink
 from edge_kp.live.source import open_lasting
-from edge_kp.live.statistics import Statistics
+from edge_kp.live.statistics import Statistics, Summary
 from edge_kp.live.status import Status, last_line, live_line
 from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
@@ -39,7 +39,7 @@ FILE_SINKS = (VideoSink, ImageSink, JsonlSink, CsvSink)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.run",
+        program("run"),
         description="Find keypoints in live video. q or Esc in the window, or Ctrl-C, ends the run.",
     )
     source = parser.add_argument_group("source").add_argument
@@ -175,7 +175,7 @@ def _outputs(args: argparse.Namespace) -> Outputs:
 
 def _body(args: argparse.Namespace) -> None:
     if args.check:
-        check(partial(_detector, args), _specs(args), _capture_options(args), _outputs(args))
+        check(partial(_detector, args, args.threads), _specs(args), _capture_options(args), _outputs(args))
         return
     few_arenas()
     with ExitStack() as opened:
@@ -217,28 +217,41 @@ def _run(args: argparse.Namespace, opened: ExitStack) -> None:
         create_parent=wanted.save is not args.save,
     )
 
+    lanes, threads = share_cores(choose_backend(args.backend), len(sources), args.threads)
+    opened_networks = count()
+
     @contextmanager
     def worker() -> Iterator[Worker]:
-        with _detector(args) as detector:
-            painter.schema, painter.label = detector.schema, f"{detector.model_name} {detector.backend_name}"
-            status.line(
-                f"model {detector.model_name} | backend {detector.backend_name} {detector.precision} on "
-                f"{detector.device} | source {', '.join(_told(source, still) for source in sources)}"
-            )
-            for line in (notice, *(f"live page: {s.url}" for s in sinks if isinstance(s, PageSink))):
-                if line:
-                    status.line(line)
+        with _detector(args, threads) as detector:
+            if next(opened_networks) == 0:
+                painter.schema = detector.schema
+                painter.label = f"{detector.model_name} {detector.backend_name}"
+                status.line(
+                    f"model {detector.model_name} | backend {detector.backend_name} {detector.precision} on "
+                    f"{detector.device} | source {', '.join(_told(source, still) for source in sources)}"
+                )
+                for line in (notice, *(f"live page: {s.url}" for s in sinks if isinstance(s, PageSink))):
+                    if line:
+                        status.line(line)
             yield Together(detector, [_follower(detector, args, still) for _ in sources])
+
+    give_back = GiveBack()
+
+    def tick(summary: Summary) -> None:
+        give_back()
+        if summary.frames:
+            status.update(live_line(summary))
 
     pipeline = Pipeline(
         sources,
         worker,
         sinks,
+        lanes=lanes,
         stats=stats,
         window=window,
         hold=still,
         max_frames=args.max_frames,
-        on_tick=lambda summary: status.update(live_line(summary)) if summary.frames else None,
+        on_tick=tick,
     )
     opened.pop_all()  # each is closed in its own thread from here on
     reason = ""
@@ -254,13 +267,13 @@ def _run(args: argparse.Namespace, opened: ExitStack) -> None:
         raise KeyboardInterrupt  # a file is not done yet, and a script should see that; a camera never is
 
 
-def _detector(args: argparse.Namespace) -> Detector:
+def _detector(args: argparse.Namespace, threads: int | None) -> Detector:
     return Detector(
         args.model,
         backend=args.backend,
         precision=args.precision,
         cascade=args.cascade,
-        threads=args.threads,
+        threads=threads,
     )
 
 
@@ -309,4 +322,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -79,6 +79,7 @@ class KeypointSchema:
         return np.asarray(np.linalg.norm(keypoints[..., a, :] - keypoints[..., b, :], axis=-1))
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values for ``model.json``, as :meth:`from_json` reads them."""
         return {
             "name": self.name,
             "keypoints": list(self.keypoints),
@@ -130,7 +131,6 @@ def _names(*parts: tuple[str, int]) -> tuple[str, ...]:
     return tuple(f"{part}_{i}" for part, count in parts for i in range(count))
 
 
-# 300-W / iBUG layout (Sagonas et al. 2013), 0-based. "left" is the left side of the image.
 FACE68 = KeypointSchema(
     name="face68",
     keypoints=_names(
@@ -157,8 +157,8 @@ FACE68 = KeypointSchema(
     ),
     reference=(36, 45),
 )
+"""300-W / iBUG layout (Sagonas et al. 2013), 0-based. "left" is the left side of the image."""
 
-# WFLW layout (Wu et al. 2018, Look at Boundary), 0-based.
 FACE98 = KeypointSchema(
     name="face98",
     keypoints=(
@@ -192,5 +192,7 @@ FACE98 = KeypointSchema(
     ),
     reference=(60, 72),
 )
+"""WFLW layout (Wu et al. 2018, Look at Boundary), 0-based."""
 
 BUILT_IN: Mapping[str, KeypointSchema] = {s.name: s for s in (FACE68, FACE98)}
+"""The schemas that come with the package, by name."""

@@ -45,6 +45,7 @@ STRENGTHS: dict[str, Strength] = {
     "strong": Strength(place=1.0, place_error=100.0, shape=0.3, shape_speed=10.0),
 }
 SMOOTHING = ("off", *STRENGTHS)
+"""How much keypoints can be steadied."""
 
 
 class KeypointFilter:

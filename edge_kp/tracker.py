@@ -7,13 +7,14 @@ import time
 
 from edge_kp.cascade import CascadeResult
 from edge_kp.detector import Detector, check_image
-from edge_kp.geometry import box_iou, compose, invert, tight_box, transform_points
+from edge_kp.geometry import box_iou, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_together
 from edge_kp.types import Array, Detection
 
 TRACK = ("fast", "full")
+"""Stage 2 alone while tracking is good, or both stages in every frame."""
 MAX_OBJECTS = 8
 LOCATE_EVERY = 15
 FRAME_S = 1 / 30  # time between frames where nobody says it
@@ -102,6 +103,7 @@ class Tracker:
         self.smooth = smooth
         self.last_timings: dict[str, float] = {}
         self._mean = detector.cascade.mean_shape
+        self._alignment = detector.cascade.alignment
         KeypointFilter(self._mean, smooth)  # refuses a wrong strength now, not at the first object
         self._tracks: list[Track] = []
         self._memory = Memory(remember)
@@ -181,7 +183,8 @@ class Tracker:
         far = list(range(len(tracks)))
         if self.fast and tracks:
             result = self._timed((yield Refine(image, expected)))
-            off = [self._misplaced(result, i) for i in range(len(tracks))]
+            crops = zip(result.transforms, result.wanted, strict=True)
+            off = [self._alignment.distance(seen, wanted) for seen, wanted in crops]
             present = set(self.detector.present(result))
             near = [i for i in range(len(tracks)) if i in present and off[i] <= FAR]
             sights = {i: Sight(result, i) for i in near}
@@ -273,12 +276,6 @@ class Tracker:
         for stage, seconds in result.seconds.items():
             self.last_timings[stage] += seconds
         return result
-
-    def _misplaced(self, result: CascadeResult, i: int) -> float:
-        """How far the crop that stage 2 saw was from the one its result asks for, see :data:`NEARLY`."""
-        error = compose(result.wanted[i], invert(result.transforms[i]))
-        moved = (transform_points(error, self._mean) - self._mean).ravel()
-        return math.sqrt(float(moved @ moved) / len(self._mean))
 
     def _new(self, sight: Sight) -> Track:
         number = self._memory.number(sight, self._now)

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import cv2
 
-from edge_kp.cli import natural, number, positive, run_cli
+from edge_kp.cli import natural, number, positive, program, run_cli
 from edge_kp.errors import BackendError
+from edge_kp.extras import install
 from edge_kp.modeldir import BOX_RULES
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
+    from edge_kp.training.parts import PARTS
 
     parser = argparse.ArgumentParser(
-        "python -m edge_kp.train",
+        program("train"),
         description="Train stages and locator. The same command again goes on where a killed run stands.",
     )
     data = parser.add_argument_group("data").add_argument
@@ -94,7 +96,14 @@ def _parser() -> argparse.ArgumentParser:
         type=number(0.6, 10),
         help="first crop in sides of the box (default 1.6; 1.1 for --box image)",
     )
-    model("--no-bank", action="store_true", help="regress the prior without templates, for comparison")
+    model(
+        "--without",
+        nargs="+",
+        choices=PARTS,
+        default=(),
+        metavar="PART",
+        help=f"leave a part of the method out, for comparison: {', '.join(PARTS)}",
+    )
     training = parser.add_argument_group("training").add_argument
     model(
         "--locator-size", type=positive, default=320, metavar="S", help="picture side of the locator, pixels"
@@ -148,9 +157,7 @@ def _run(args: argparse.Namespace) -> None:
         from edge_kp.training.finder import train_finder
         from edge_kp.training.recipe import Recipe
     except ImportError as error:
-        raise BackendError(
-            f"training needs {error.name}: pip install '.[train]' in the project's folder"
-        ) from error
+        raise BackendError(f"training needs {error.name}: {install('train')}") from error
     from edge_kp.training.place import has_bfloat16, training_place
 
     cv2.setNumThreads(1)
@@ -184,7 +191,7 @@ def _run(args: argparse.Namespace) -> None:
             patience=args.patience,
             seed=args.seed,
             amp=amp,
-            bank=not args.no_bank,
+            without=tuple(sorted(set(args.without))),
             turn=args.turn,
             cover=args.cover,
         )
@@ -204,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # spinning threads starve the loader on small machines
-    return run_cli(_run, _parser(), argv)
+    return run_cli(_run, make_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -97,10 +97,14 @@ class Detection:
             pose = {"pose": {name: round(angle, 1) for name, angle in angles}}
         return {
             "id": int(self.id),
-            "box": [round(float(v), 2) for v in self.box],
+            "box": _rounded(self.box, 2),
             "score": round(float(self.score), 4),
-            "keypoints": [[round(float(x), 2), round(float(y), 2)] for x, y in self.keypoints],
-            "visibility": [round(float(v), 3) for v in self.visibility],
+            "keypoints": _rounded(self.keypoints, 2),
+            "visibility": _rounded(self.visibility, 3),
             "attributes": {name: round(float(v), 3) for name, v in self.attributes.items()},
             **pose,
         }
+
+
+def _rounded(values: Array, digits: int) -> list[Any]:
+    return list(np.round(np.asarray(values, np.float64), digits).tolist())

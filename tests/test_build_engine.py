@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_kp import build_engine as cli
 from edge_kp.backends import cuda, tensorrt
 from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
@@ -33,7 +34,6 @@ def load(path: Path):
 
 
 fake_gpu = load(ROOT / "tests" / "backends" / "fake_gpu.py")
-cli = load(ROOT / "build_engine.py")
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_the_command_that_a_refusal_names_is_understood(rtx, folder, tmp_path):
     network = folder / "stage1.fp16.onnx"
     for engine in (folder / "stage1.fp16.engine", tmp_path / "a folder" / "x.engine"):
         command = shlex.split(build_command(engine, network, "fp16", (1, 3)))
-        assert command[:2] == ["python", "build_engine.py"]
-        assert cli.main([*command[2:], "--compute-capability", "8.6"]) == 0
+        assert command[:3] == ["python", "-m", "edge_kp.build_engine"]
+        assert cli.main([*command[3:], "--compute-capability", "8.6"]) == 0
         assert EngineInfo.read(engine).batches == (1, 3)
 
 
@@ -158,7 +158,7 @@ def test_it_runs_as_a_program():
     done = subprocess.run(
         [sys.executable, str(ROOT / "build_engine.py"), "--help"], capture_output=True, text=True, check=True
     )
-    assert "usage: python build_engine.py" in done.stdout
+    assert "usage: python -m edge_kp.build_engine" in done.stdout
 
 
 # ---- what it refuses ------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Exit codes and one-line errors that every command shares."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +76,21 @@ def test_number_types(kind, good):
     for bad in ("-1", "x", "nan", "", "99999999999"):
         with pytest.raises(argparse.ArgumentTypeError):
             kind(bad)
+
+
+LEAVE = """
+import atexit, sys, threading
+from edge_kp.cli import leave
+atexit.register(print, "taken down")
+print("all is written", end=" ")
+threading.Thread(target=threading.Event().wait, name=sys.argv[1], daemon=True).start()
+leave(int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("edge_kp capture 0", 130), ("edge_kp sink a", 0), ("other", 1)])
+def test_a_thread_that_was_left_behind_is_not_taken_down(name, code):
+    command = [sys.executable, "-c", LEAVE, name, str(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stdout.strip() == "all is written" + (" taken down" if name == "other" else "")

@@ -20,7 +20,7 @@ from edge_kp.evaluate import main
 from edge_kp.metrics import auc, failure_rate
 from edge_kp.modeldir import read_model, write_model_json
 from edge_kp.training.datasets import load_dataset
-from edge_kp.training.evaluation import OUTPUTS, Evaluation, best_overlap, evaluate
+from edge_kp.training.evaluation import OUTPUTS, Evaluation, best_overlap, detection_rates, evaluate
 
 DATA = "synthetic:24,seed=1"
 Report = dict[str, Any]
@@ -181,8 +181,29 @@ def test_every_output_is_measured_by_itself(tiny_model: Path) -> None:
         units = [spec.schema.reference_distance(s.keypoints) for s in samples]
         np.testing.assert_allclose(found.errors[name], pixels / np.array(units), rtol=1e-4)
         assert found.summary()[name]["mean_radial_px"] == pytest.approx(pixels, abs=1e-4)
+    np.testing.assert_allclose(found.distances, 4, atol=1e-4)
     np.testing.assert_allclose(found.scores, 0.75)
     np.testing.assert_allclose(found.attributes, [[0.1, 0.2, 0.3]] * 4)
+
+
+def test_shares_within_limits() -> None:
+    distances = np.array([[1.0, 2.0], [np.nan, np.inf]])
+    rates = detection_rates(distances, (0.5, 1, 2.5))
+    assert rates == {"0.5": 0, "1": pytest.approx(100 / 3), "2.5": pytest.approx(200 / 3)}
+
+
+def test_distances_in_millimetres(tiny_model: Path, tmp_path: Path, capsys: Any) -> None:
+    found = report(tiny_model, tmp_path, "--boxes", "tight", "--pixel-mm", "0.5", "--within", "1", "100")
+    rows = found["millimetres"]["points"]
+    whole = rows.pop("all points")
+    assert whole["mean_mm"] == pytest.approx(0.5 * found["summary"]["cascade"]["mean_radial_px"], abs=2e-3)
+    assert whole["mean_mm"] == pytest.approx(np.mean([row["mean_mm"] for row in rows.values()]), abs=2e-3)
+    assert len(rows) == 12
+    assert whole["within_mm_percent"]["100"] == 100
+    assert 0 <= whole["within_mm_percent"]["1"] < 100
+    told = capsys.readouterr().out
+    assert "≤ 1 mm" in told
+    assert all(name in told for name in rows)
 
 
 # ---- located boxes -----------------------------------------------------------------------------------------
@@ -231,6 +252,7 @@ def evaluation(errors: list[float], located: list[bool]) -> Evaluation:
         samples,
         dict.fromkeys(OUTPUTS, values),
         dict.fromkeys(OUTPUTS, np.where(located, 3.0, np.nan)),
+        np.zeros((len(errors), 12, 2)),
         np.zeros((len(errors), 12, 2)),
         np.zeros((len(errors), 3)),
         np.where(located, 0.9, np.nan),

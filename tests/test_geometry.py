@@ -41,6 +41,19 @@ def test_crop_maps_there_and_back(angle, scale, shift, seed):
     np.testing.assert_allclose(crop.to_crop(crop.to_frame(frame)), frame, atol=1e-6)
 
 
+@given(seeds)
+def test_two_similarities_differ_by_how_far_they_move_the_shape(seed):
+    rng = np.random.default_rng(seed)
+    shape = rng.uniform(0, 1, (9, 2))
+    first, second = (
+        similarity(rng.uniform(-3, 3), rng.uniform(0.1, 3), rng.normal(0, 9, 2)) for _ in range(2)
+    )
+    moved = transform_points(compose(second, invert(first)), shape) - shape
+    expected = math.sqrt((moved**2).sum(1).mean())
+    assert ShapeAlignment(shape).distance(first, second) == pytest.approx(expected, rel=1e-9)
+    assert ShapeAlignment(shape).distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
 @given(angles, scales, shifts)
 def test_similarity_decomposes_into_its_parts(angle, scale, shift):
     turned, scaled, x, y = decompose_similarity(similarity(angle, scale, shift))

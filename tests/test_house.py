@@ -20,17 +20,30 @@ ANNEX = 5
 LIVE = 4
 # The longest name that fits decides; a new file needs a floor here.
 FLOORS = {
-    **dict.fromkeys(("errors", "files", "types", "schema"), 0),
+    **dict.fromkeys(("errors", "extras", "files", "types", "schema"), 0),
     "config": 0,
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),
-    **dict.fromkeys(("modeldir", "parity", "contract", "backends"), 2),
+    **dict.fromkeys(("modeldir", "parity", "contract", "backends", "triton"), 2),
     **dict.fromkeys(("stage", "cascade", "locator", "detector", "identity", "together", "tracker"), 3),
     "": 3,  # the package itself: the public names
+    "templates.__main__": ATTIC,
     "live": LIVE,
     "training": ANNEX,
     **dict.fromkeys(
-        ("run", "train", "relabel", "export", "compact", "evaluate", "templates.__main__"), ATTIC
+        (
+            "__main__",
+            "recipe",
+            "run",
+            "train",
+            "relabel",
+            "export",
+            "compact",
+            "evaluate",
+            "calibrate",
+            "build_engine",
+        ),
+        ATTIC,
     ),
 }
 ROOMS = {
@@ -42,10 +55,7 @@ ROOMS = {
     "matplotlib": ("edge_kp/training/", "benchmarks/"),
     "pycuda": ("edge_kp/backends/cuda.py",),
     "cuda": ("edge_kp/backends/cuda.py",),
-    **dict.fromkeys(
-        ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
-        ("edge_kp/backends/tensorrt.py", "build_engine.py"),
-    ),
+    **dict.fromkeys(("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"), ("edge_kp/backends/tensorrt.py",)),
     "onnxruntime": ("edge_kp/backends/onnxruntime.py", "edge_kp/backends/__init__.py", "edge_kp/training/"),
     "openvino": ("edge_kp/backends/openvino.py", "edge_kp/backends/__init__.py"),
 }

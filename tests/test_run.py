@@ -333,22 +333,19 @@ def test_a_signal_at_any_moment_leaves_whole_files_or_none(delay):
 
 def test_two_clips_are_followed_at_once_as_each_would_be_alone(capsys):
     arguments = ["--headless", "--max-objects", "1", "--json"]
-    assert run.main(["--source", str(CLIP), *arguments, "alone.jsonl", "--max-frames", "12"]) == 0
+    assert run.main(["--source", str(CLIP), *arguments, "alone.jsonl"]) == 0
     two = ["--source", str(CLIP), "--source", str(CLIP), *arguments, "two.jsonl"]
-    assert run.main([*two, "--max-frames", "24", "--save", "o.mp4", "--csv", "o.csv"]) == 0
+    assert run.main([*two, "--save", "o.mp4", "--csv", "o.csv"]) == 0
     alone, both = records("alone.jsonl"), records("two.jsonl")
-    assert sorted((line["source"], line["frame"]) for line in both) == [
-        (s, i) for s in (0, 1) for i in range(12)
-    ]
     for source in (0, 1):
         lines = [line for line in both if line["source"] == source]
         assert [{**line, "source": 0} for line in lines] == alone
-        assert frame_count(f"o-{source}.mp4") == 12
+        assert frame_count(f"o-{source}.mp4") == len(alone)
     with open("o.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(line["detections"]) for line in both) > 0
     err = capsys.readouterr().err
-    assert "24 frames" in err
+    assert f"{len(both)} frames" in err
     assert "wrote o-0.mp4, o-1.mp4, two.jsonl, o.csv" in err
 
 

@@ -11,7 +11,9 @@ from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
+"""What can run the networks; ``auto`` is :func:`choose_backend`'s choice."""
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
+"""What they can run in; ``auto`` is the fastest that a model has files of."""
 # What ``auto`` takes, the first that the model has.
 _PREFERRED = {
     "onnxruntime": ("int8-cpu", "fp32"),
@@ -73,12 +75,10 @@ def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
         return next((p for p in _PREFERRED[backend] if p in there), "fp32")
     precision = "int8-cpu" if wanted == "int8" and backend != "tensorrt" else wanted
     if precision not in there:
-        how = (
-            "python -m calibration" if wanted == "int8" else f"python -m edge_kp.export --precision {wanted}"
-        )
+        how = "calibrate" if wanted == "int8" else f"export --precision {wanted}"
         raise BackendError(
             f"the model has no {precision} files for {backend}, only {', '.join(sorted(there)) or 'none'};"
-            f" make them with {how}"
+            f" make them with python -m edge_kp.{how}"
         )
     return precision
 

@@ -366,7 +366,7 @@ def _size(count: int) -> str:
 def _out_of_memory(asked: str) -> str:
     return (
         f"GPU out of memory, {asked} asked for: close other programs that use it, or build the engine for"
-        " smaller batches (build_engine.py --batch 1)"
+        " smaller batches (edge_kp.build_engine --batch 1)"
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,11 +15,28 @@ from edge_kp.errors import BackendError
 from edge_kp.types import Array
 
 
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output as the file tells it.
+
+    Attributes:
+        kind: of its numbers, in ONNX Runtime's words: ``uint8``, ``float``, ``float16``, …
+        shape: None where the side is not fixed, as the batch.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int | None, ...]
+
+
 class OnnxRuntimeBackend(Backend):
     """An ONNX file in ONNX Runtime.
 
     Args:
         threads: inference threads; None leaves the choice to ONNX Runtime.
+
+    Attributes:
+        inputs, outputs: what the file takes and gives.
 
     Raises:
         BackendError: ONNX Runtime cannot load the file.
@@ -46,7 +66,9 @@ class OnnxRuntimeBackend(Backend):
                 f"{path}: expected one input image uint8 (B, S, S, 3), got {image.name} {image.type}"
                 f" {image.shape}; export the model again"
             )
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self.inputs = _tensors(self._session.get_inputs())
+        self.outputs = _tensors(self._session.get_outputs())
+        self._outputs = [output.name for output in self.outputs]
 
     def run(self, image: Array) -> dict[str, Array]:
         try:
@@ -59,3 +81,14 @@ class OnnxRuntimeBackend(Backend):
 def _cause(error: Exception) -> str:
     """The first line of an error, cut short."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _tensors(arguments: Iterable[Any]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(
+            argument.name,
+            argument.type.removeprefix("tensor(").removesuffix(")"),
+            tuple(side if isinstance(side, int) else None for side in argument.shape),
+        )
+        for argument in arguments
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edge_kp.modeldir import file_digest, network_digest
 
 FORMAT = 1
 BATCHES = (1, 4)
+SERVED_BATCH = 8  # the largest that a server's engine is built for, where nothing else is said
 LONGEST = 200  # letters of a text in a sidecar
 _TEXTS = ("library", "version", "gpu", "compute_capability", "precision", "onnx_sha256", "engine_sha256")
 
@@ -114,30 +115,77 @@ def check_engine(trt: Any, engine: Path, onnx: Path, precision: str, gpu: Gpu) -
     Raises:
         BackendError: it cannot; the message ends with the command that builds it anew.
     """
-    batches: Sequence[int] = BATCHES
-    try:
-        info = EngineInfo.read(engine)
-        batches = info.batches
-        wrong = list(_differences(info, trt, engine, onnx, precision, gpu))
-    except ValueError as error:
-        wrong = [str(error)]
-    except OSError as error:
-        wrong = [f"{error.filename} cannot be read ({error.strerror})"]
-    if wrong:
-        command = build_command(engine, onnx, precision, batches)
-        raise BackendError(f"{engine}: {'; '.join(wrong)}; build it again: {command}")
+
+    def differences(info: EngineInfo) -> Iterator[str]:
+        yield from _other_machine(info, trt, gpu)
+        yield from _other_files(info, engine, onnx, precision)
+
+    info, wrong = _examine(engine, differences)
+    if info is None or wrong:
+        raise _refusal(wrong, engine, onnx, precision, info.batches if info else BATCHES)
     return info
 
 
-def _differences(
-    info: EngineInfo, trt: Any, engine: Path, onnx: Path, precision: str, gpu: Gpu
-) -> Iterator[str]:
+def check_served(engine: Path, onnx: Path, precision: str) -> EngineInfo:
+    """The engine's sidecar, if a server whose batches have any size can run the engine for the ONNX file.
+
+    Whether TensorRT and GPU are the server's is not asked: this machine need not be the server.
+
+    Raises:
+        BackendError: it cannot; the message ends with the command that builds it anew.
+    """
+
+    def differences(info: EngineInfo) -> Iterator[str]:
+        if info.library != "tensorrt":
+            yield f"built with {info.library}, a server needs TensorRT's own"
+        if info.batches != every_batch(max(info.batches, default=1)):
+            sizes = ", ".join(map(str, info.batches)) or "no size"
+            yield f"runs batches of {sizes} alone, a server makes batches of any size"
+        yield from _other_files(info, engine, onnx, precision)
+
+    info, wrong = _examine(engine, differences)
+    if info is None or wrong:
+        most = max(info.batches, default=SERVED_BATCH) if info else SERVED_BATCH
+        raise _refusal(wrong, engine, onnx, precision, every_batch(most))
+    return info
+
+
+def every_batch(most: int) -> tuple[int, ...]:
+    """1, 2, … up to ``most``."""
+    return tuple(range(1, most + 1))
+
+
+def _examine(
+    engine: Path, differences: Callable[[EngineInfo], Iterator[str]]
+) -> tuple[EngineInfo | None, list[str]]:
+    """The sidecar, None where it cannot be read, and what is wrong with the engine."""
+    info = None
+    try:
+        info = EngineInfo.read(engine)
+        return info, list(differences(info))
+    except ValueError as error:
+        return info, [str(error)]
+    except OSError as error:
+        return info, [f"{error.filename} cannot be read ({error.strerror})"]
+
+
+def _refusal(
+    wrong: Sequence[str], engine: Path, onnx: Path, precision: str, batches: Sequence[int]
+) -> BackendError:
+    command = build_command(engine, onnx, precision, batches)
+    return BackendError(f"{engine}: {'; '.join(wrong)}; build it again: {command}")
+
+
+def _other_machine(info: EngineInfo, trt: Any, gpu: Gpu) -> Iterator[str]:
     have, here = f"{info.library} {info.version}", f"{library_name(trt)} {trt.__version__}"
     if have != here:
         yield f"built with {have}, this is {here}"
     target = Gpu(info.gpu, info.compute_capability)
     if target not in (gpu, Gpu(None, gpu.compute_capability)):
         yield f"built for {target}, this is {gpu}"
+
+
+def _other_files(info: EngineInfo, engine: Path, onnx: Path, precision: str) -> Iterator[str]:
     if info.precision != precision:
         yield f"built in {info.precision}, asked for {precision}"
     if info.onnx_sha256 != network_digest(onnx):
@@ -152,6 +200,5 @@ def build_command(engine: Path, onnx: Path, precision: str, batches: Sequence[in
         what = ["--model", str(onnx.parent)]
     else:
         what = ["--onnx", str(onnx), "--engine", str(engine)]
-    return shlex.join(
-        ["python", "build_engine.py", *what, "--precision", precision, "--batch", *map(str, batches)]
-    )
+    settings = ["--precision", precision, "--batch", *map(str, batches)]
+    return shlex.join(["python", "-m", "edge_kp.build_engine", *what, *settings])

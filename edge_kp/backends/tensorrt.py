@@ -67,7 +67,7 @@ class TensorRTBackend(Backend):
     """An engine on the first GPU, with memory, a stream and a context of its own for each of its batch sizes.
 
     Args:
-        engine: file that build_engine.py or :func:`open_tensorrt` built.
+        engine: file that ``python -m edge_kp.build_engine`` or :func:`open_tensorrt` built.
         onnx: the file it was built from, which is compared with the sidecar's hash.
         precision: that of the ONNX file.
         graphs: replay runs as CUDA graphs where that can be done; False measures what they gain.

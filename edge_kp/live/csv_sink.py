@@ -40,6 +40,11 @@ class CsvSink:
         self._attributes: tuple[str, ...] | None = None
 
     def write(self, result: Result) -> None:
+        """Add a row for each object of a frame.
+
+        Raises:
+            SinkError: the disk is full or gone; whole rows stay.
+        """
         self._file.append(b"")  # there is a file even where no object ever comes
         for detection in result.detections:
             if self._attributes is None:
@@ -48,6 +53,11 @@ class CsvSink:
         self.written += 1
 
     def close(self) -> None:
+        """Finish the file; where no object ever came, it holds the header alone.
+
+        Raises:
+            SinkError: the header cannot be written.
+        """
         try:
             if self.written and self._attributes is None:
                 self._write_header(())

@@ -1,7 +1,8 @@
-"""What the inference thread does: a tracker for each source, all of them over the same networks."""
+"""What an inference thread does: a tracker for each of its sources, all of them over the same networks."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -14,11 +15,16 @@ Found = tuple[list[Detection], Mapping[str, float]]  # what is in a frame, and t
 
 
 class Follower(Protocol):
-    """What follows one video: a tracker."""
+    """What follows one video: a tracker.
+
+    Attributes:
+        last_timings: seconds that each stage took in the last frame.
+    """
 
     last_timings: dict[str, float]
 
-    def steps(self, image: Array, time_s: float | None = None) -> Steps: ...
+    def steps(self, image: Array, time_s: float | None = None) -> Steps:
+        """The work on the next frame, up to each call of a network; see :mod:`edge_kp.together`."""
 
 
 class Together:
@@ -38,3 +44,21 @@ class Together:
         works = [f.steps(frame.image, frame.time_s) for f, frame in zip(followers, frames, strict=True)]
         found = run_together(self.detector, works)
         return [(what, f.last_timings) for what, f in zip(found, followers, strict=True)]
+
+
+def share_cores(backend: str, sources: int, threads: int | None) -> tuple[int, int | None]:
+    """Inference threads for so many sources, and CPU threads for the networks of each; None: its own choice.
+
+    CPU cores that each work on a source of their own get further than cores that share every network. A GPU
+    is fed by one thread, with the frames of all sources in a batch.
+
+    Args:
+        backend: not ``auto``.
+        threads: CPU threads for all networks together; None takes all cores there are.
+    """
+    if backend == "tensorrt" or sources == 1:
+        return 1, threads
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = threads or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    lanes = min(sources, cores)
+    return lanes, cores // lanes

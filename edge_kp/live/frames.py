@@ -38,8 +38,6 @@ class Source(Protocol):
         fps: frames per second; None where the device does not say.
         size: (width, height) of the first frame, pixels.
         name: short name for people, without credentials.
-        skipped: pictures left out so far because they were damaged.
-        returns: how often a source that was gone came back.
     """
 
     live: bool
@@ -48,10 +46,12 @@ class Source(Protocol):
     name: str
 
     @property
-    def skipped(self) -> int: ...
+    def skipped(self) -> int:
+        """Pictures left out so far because they were damaged."""
 
     @property
-    def returns(self) -> int: ...
+    def returns(self) -> int:
+        """How often the source was gone and came back."""
 
     def read(self) -> Frame | None:
         """The next frame, or None at the end.

@@ -40,10 +40,16 @@ class JsonlSink:
         self._file = WholeLines(path)
 
     def write(self, result: Result) -> None:
+        """Add the line of a frame.
+
+        Raises:
+            SinkError: the disk is full or gone; whole lines stay.
+        """
         self._file.append(encode(result) + b"\n")
         self.written += 1
 
     def close(self) -> None:
+        """Finish the file; it is whole before, too."""
         self._file.close()
 
 
@@ -60,6 +66,11 @@ class WholeLines:
         self._end = 0
 
     def append(self, line: bytes) -> None:
+        """Write a line, which brings its own line end.
+
+        Raises:
+            SinkError: the disk is full or gone; half a line is taken back.
+        """
         try:
             if self._file is None:
                 self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
@@ -78,6 +89,7 @@ class WholeLines:
                 self._file.truncate(self._end)
 
     def close(self) -> None:
+        """Close the file; a second call does nothing."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 from edge_kp.errors import SinkError
+from edge_kp.extras import install
 from edge_kp.live.address import Address
 from edge_kp.live.lines import encode
 from edge_kp.live.statistics import Result
@@ -76,6 +77,7 @@ class UdpSink:
         self._said: set[int | None] = set()
 
     def write(self, result: Result) -> None:
+        """Send a frame as one datagram; a failure is counted in ``lost``, each reason told once."""
         data = encode(result)
         self._take_back()
         try:
@@ -133,6 +135,7 @@ class UdpSink:
         log.warning("%s: %s: %s; what is lost is counted", self.name, _reason(error), step)
 
     def close(self) -> None:
+        """Give the socket back."""
         self._take_back()
         if self._socket is not None:
             self._socket.close()
@@ -189,9 +192,7 @@ class MqttSink:
             from paho.mqtt.client import Client
             from paho.mqtt.enums import CallbackAPIVersion  # since paho-mqtt 2
         except ImportError as error:
-            raise SinkError(
-                "mqtt needs paho-mqtt 2 or newer: pip install '.[mqtt]' in the project's folder"
-            ) from error
+            raise SinkError(f"mqtt needs paho-mqtt 2 or newer: {install('mqtt')}") from error
         # Brokers must take up to 23 letters and digits.
         client = Client(CallbackAPIVersion.VERSION2, client_id=f"edgekp{uuid.uuid4().hex[:16]}")
         if address.user:
@@ -212,6 +213,7 @@ class MqttSink:
         return client
 
     def write(self, result: Result) -> None:
+        """Publish a frame; without a connection, or behind too many that wait, it is counted in ``lost``."""
         data = encode(result)
         with self._lock:
             # paho bounds its queue for QoS 1 and 2 only, so what waits is counted here. A clip on disk may be

@@ -1,8 +1,8 @@
-"""The running loop: capture threads → newest frames → inference thread → bounded queues → sink threads.
+"""The running loop: capture threads → newest frames → inference threads → bounded queues → sink threads.
 
 A live source is never queued: the newest frame wins, and what is lost is counted. A file or folder is handed
-over frame by frame, so nothing is lost. Frames of several sources that wait are inferred together. The main
-thread shows the preview, because windows demand it, and waits.
+over frame by frame, so nothing is lost. Frames of several sources that wait for the same inference thread are
+inferred together. The main thread shows the preview, because windows demand it, and waits.
 
 A frame that cannot be inferred is counted and left out, and an output that fails is closed and left behind,
 as long as there is another; any other error of a thread stops all of them and is raised in the main one.
@@ -49,37 +49,59 @@ class Sink(Protocol):
 
     Attributes:
         name: what to call it, usually its path.
-        source: number of the only source whose results it takes; None takes those of all.
     """
 
     name: str
 
     @property
-    def source(self) -> int | None: ...
+    def source(self) -> int | None:
+        """Number of the only source whose results it takes; None takes those of all."""
 
-    def write(self, result: Result) -> None: ...
+    def write(self, result: Result) -> None:
+        """Take the next result.
 
-    def close(self) -> None: ...
+        Raises:
+            SinkError: the output cannot go on; it is closed then and gets no more.
+        """
+
+    def close(self) -> None:
+        """Finish the output; called once, whatever happened before.
+
+        Raises:
+            SinkError: what was written is not whole.
+        """
 
 
 class Window(Protocol):
     """The preview; called from the main thread only."""
 
-    def show(self, result: Result) -> None: ...
+    def show(self, result: Result) -> None:
+        """Put a result up."""
 
     def wants_to_quit(self) -> bool:
         """Handle window events for a few milliseconds; True once the user wants to end."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Take the window away."""
+
+
+class _Lane:
+    """What one inference thread works on: the newest frames of ``count`` sources."""
+
+    def __init__(self, count: int) -> None:
+        self.frames: Inbox[Frame] = Inbox(count)
+        self.ready = threading.Event()
+        self.failed = 0  # calls of the worker in a row
 
 
 class Pipeline:
-    """One run over a source.
+    """One run over one or more sources.
 
     Args:
         sources: each is read and closed in a thread of its own.
-        worker: called in the inference thread, where the context it returns is also entered and left, so
+        worker: called in each inference thread, where the context it returns is also entered and left, so
             that whatever the worker holds (a CUDA context, an engine) lives in that thread alone.
+        lanes: inference threads; source number i is inferred in thread i modulo ``lanes``.
         sinks: each is written to and closed in a thread of its own. With a live source a slow sink loses
             results, which are counted; otherwise inference waits for it.
         stats: counts and times go there; by default into :attr:`stats` of its own.
@@ -95,6 +117,7 @@ class Pipeline:
         worker: Callable[[], AbstractContextManager[Worker]],
         sinks: Sequence[Sink] = (),
         *,
+        lanes: int = 1,
         stats: Statistics | None = None,
         window: Window | None = None,
         hold: bool = False,
@@ -104,21 +127,22 @@ class Pipeline:
     ) -> None:
         if max_frames is not None and max_frames < 1:
             raise ValueError(f"max_frames: expected at least 1, got {max_frames}")
+        if not 1 <= lanes <= len(sources):
+            raise ValueError(f"lanes: expected 1 to {len(sources)}, one for each source, got {lanes}")
         self.stats = stats or Statistics()
         self._sources, self._worker, self._sinks = tuple(sources), worker, tuple(sinks)
-        self._window, self._hold, self._max_frames = window, hold, max_frames
+        self._window, self._hold, self._frames_left = window, hold, max_frames
         self._on_tick, self._tick_s = on_tick, tick_s
-        self._frames: Inbox[Frame] = Inbox(len(self._sources))
+        self._lanes = [_Lane(len(self._sources[i::lanes])) for i in range(lanes)]
+        self._inferring = lanes  # lanes whose threads have not ended
         self._outputs = [Channel[Result](SINK_QUEUE) for _ in self._sinks]
         self._shown = [Channel[Result](1) for _ in self._sources]
-        self._ready = threading.Event()
         self._stopping = threading.Event()
         self._signal: int | None = None
         self._give_up_at = float("inf")
         self._reason = ""
         self._lock = threading.Lock()
         self._error: BaseException | None = None
-        self._failed = 0  # calls of the worker in a row
         self._working = set(self._outputs)  # those of the sinks that have not failed
 
     def run(self) -> str:
@@ -135,7 +159,10 @@ class Pipeline:
             threading.Thread(target=self._capture, args=(i,), name=f"edge_kp capture {i}", daemon=True)
             for i in range(len(self._sources))
         ]
-        workers = [threading.Thread(target=self._infer, name="edge_kp inference", daemon=True)]
+        workers = [
+            threading.Thread(target=self._infer, args=(lane,), name=f"edge_kp inference {i}", daemon=True)
+            for i, lane in enumerate(self._lanes)
+        ]
         for sink, output in zip(self._sinks, self._outputs, strict=True):
             name = _SINK_THREAD + sink.name
             workers.append(threading.Thread(target=self._sink, args=(sink, output), name=name, daemon=True))
@@ -161,7 +188,8 @@ class Pipeline:
         with self._lock:
             self._reason = self._reason or reason
         self._stopping.set()
-        self.stats.drop(self._frames.close())
+        for lane in self._lanes:
+            self.stats.drop(lane.frames.close())
         for source in self._sources:
             source.stop()
 
@@ -176,14 +204,16 @@ class Pipeline:
 
     def _capture(self, number: int) -> None:
         source = self._sources[number]
+        slot, which = divmod(number, len(self._lanes))
+        lane = self._lanes[which]
         try:
             while not self._stopping.is_set():
                 frame = source.read()
                 if frame is None:
                     break
-                lost = self._frames.put(number, replace(frame, source=number), wait=not source.live)
+                lost = lane.frames.put(slot, replace(frame, source=number), wait=not source.live)
                 # While the model is still loading, frames are read only to keep the camera's buffer fresh.
-                loading = not self._ready.is_set() and not self._stopping.is_set()
+                loading = not lane.ready.is_set() and not self._stopping.is_set()
                 if loading:
                     self.stats.capture(1 - lost, 0)
                 else:
@@ -191,48 +221,58 @@ class Pipeline:
         except BaseException as error:
             self._fail(error)
         finally:
-            self._frames.end(number)
+            lane.frames.end(slot)
             with suppress(Exception):
                 source.close()
 
-    def _infer(self) -> None:
-        done = 0
-        reason = "end"
+    def _infer(self, lane: _Lane) -> None:
         try:
             with self._worker() as worker:
-                self._ready.set()
-                while frames := self._frames.take():
-                    if self._max_frames is not None:
-                        self.stats.drop(max(0, len(frames) - (self._max_frames - done)))
-                        frames = frames[: self._max_frames - done]
-                    for result in self._results(worker, frames):
+                lane.ready.set()
+                while frames := lane.frames.take():
+                    frames, last = self._within_limit(frames)
+                    for result in self._results(worker, lane, frames):
                         self._deliver(result)
-                    done += len(frames)
-                    if done == self._max_frames:
-                        reason = "limit"
-                        break
+                    if last:
+                        self._stop("limit")
         except BaseException as error:
             self._fail(error)
-        finally:
-            self._stop(reason)
+        with self._lock:
+            self._inferring -= 1
+            ended = self._inferring == 0
+        if ended:
+            self._stop("end")
             for output in self._outputs:
                 output.end()
 
-    def _results(self, worker: Worker, frames: Sequence[Frame]) -> list[Result]:
+    def _within_limit(self, frames: list[Frame]) -> tuple[list[Frame], bool]:
+        """Those of the frames that may still be inferred, and whether they are the last."""
+        with self._lock:
+            if self._frames_left is None:
+                return frames, False
+            allowed = frames[: self._frames_left]
+            self._frames_left -= len(allowed)
+            last = self._frames_left == 0
+        self.stats.drop(len(frames) - len(allowed))
+        return allowed, last
+
+    def _results(self, worker: Worker, lane: _Lane, frames: Sequence[Frame]) -> list[Result]:
         """What the worker finds in the frames; nothing where it fails, unless it always does."""
+        if not frames:
+            return []
         start = time.perf_counter()
         try:
             found = worker.update(frames)
         except Exception as error:
             self.stats.fail(len(frames))
-            self._failed += 1
-            if self._failed >= FAILED_IN_A_ROW:
+            lane.failed += 1
+            if lane.failed >= FAILED_IN_A_ROW:
                 raise
-            if self._failed == 1:
+            if lane.failed == 1:
                 log.warning("a frame could not be inferred and is left out: %s", error)
                 log.debug("cause", exc_info=error)
             return []
-        self._failed = 0
+        lane.failed = 0
         total = time.perf_counter() - start
         results = []
         for frame, (detections, timings) in zip(frames, found, strict=True):

@@ -63,7 +63,11 @@ class Preview:
         self._open: set[str] = set()
 
     def show(self, result: Result) -> None:
-        """Raises: SinkError: the window system refuses."""
+        """Put a result into the window of its source.
+
+        Raises:
+            SinkError: the window system refuses.
+        """
         image = self._draw(result)
         title = self._titles[result.frame.source]
         try:
@@ -78,6 +82,7 @@ class Preview:
             raise SinkError(f"the preview window failed ({error.err}): run again with --headless") from error
 
     def wants_to_quit(self) -> bool:
+        """Handle window events for 10 ms; True once a window was closed, or q or Esc pressed."""
         if not self._open:
             time.sleep(0.01)
             return False
@@ -90,6 +95,7 @@ class Preview:
             return True
 
     def close(self) -> None:
+        """Take all windows away."""
         for title in self._open:
             with suppress(cv2.error):  # already closed by the user
                 cv2.destroyWindow(title)

@@ -69,6 +69,11 @@ class VideoSink:
         self._slot = -1
 
     def write(self, result: Result) -> None:
+        """Draw a result and add it to the video.
+
+        Raises:
+            SinkError: the disk is full or gone, or this OpenCV build writes no such video.
+        """
         count = self._count(result.frame.time_s)
         if not count:
             return
@@ -149,6 +154,11 @@ class ImageSink:
         self._draw = draw
 
     def write(self, result: Result) -> None:
+        """Draw a result and write the picture, over one of an earlier result.
+
+        Raises:
+            SinkError: the system or OpenCV refuses.
+        """
         ok, data = cv2.imencode(self.path.suffix, self._draw(result))
         if not ok:
             raise SinkError(f"{self.name}: OpenCV cannot write this kind of picture: choose .png or .jpg")

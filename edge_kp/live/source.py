@@ -45,7 +45,7 @@ def open_source(spec: str | int, options: CaptureOptions = PLAIN) -> Source:
             asked of something that is none.
     """
     source = _open(str(spec), options)
-    return Oriented(source, options) if options.rotate or options.mirror else source
+    return _Oriented(source, options) if options.rotate or options.mirror else source
 
 
 def open_lasting(spec: str | int, options: CaptureOptions = PLAIN, give_up_s: float | None = None) -> Source:
@@ -117,7 +117,7 @@ def input_files(spec: str | int) -> list[Path]:
     return [path] if path.exists() else []
 
 
-class Oriented:
+class _Oriented:
     """A source whose pictures are turned or mirrored."""
 
     def __init__(self, source: Source, options: CaptureOptions) -> None:

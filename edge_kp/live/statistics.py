@@ -88,6 +88,7 @@ class Statistics:
         self._sink_dropped: dict[str, int] = {}
 
     def add(self, result: Result, live: bool) -> None:
+        """A frame was inferred; ``live`` says that its age means something."""
         now = time.monotonic()
         with self._lock:
             if self._first is None:
@@ -105,28 +106,34 @@ class Statistics:
                 self._ages.append(now - result.frame.captured)
 
     def capture(self, count: int, dropped: int) -> None:
+        """So many frames were taken, and so many were dropped for them."""
         with self._lock:
             self._captured += count
             self._dropped += dropped
 
     def drop(self, count: int) -> None:
+        """So many frames are left behind before inference."""
         with self._lock:
             self._dropped += count
 
     def fail(self, count: int) -> None:
+        """So many frames could not be inferred."""
         with self._lock:
             self._failed += count
 
     def deliver(self, name: str) -> None:
+        """The sink of this name has taken a result."""
         with self._lock:
             self._delivered[name] = self._delivered.get(name, 0) + 1
 
     def sink_drop(self, name: str, count: int) -> None:
+        """So many results never reached the sink of this name."""
         if count:
             with self._lock:
                 self._sink_dropped[name] = self._sink_dropped.get(name, 0) + count
 
     def summary(self) -> Summary:
+        """The run so far."""
         now = time.monotonic()
         with self._lock:
             stages = {name: list(seconds) for name, seconds in self._stages.items()}

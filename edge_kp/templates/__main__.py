@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_kp.cli import natural, positive, run_cli
+from edge_kp.cli import natural, positive, program, run_cli
 from edge_kp.errors import DataError
 from edge_kp.files import replacing
 from edge_kp.schema import KeypointSchema
@@ -28,7 +28,7 @@ _WORTH = 0.10  # a doubling of k that gains less is not worth its templates
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m edge_kp.templates",
+        program("templates"),
         description="Build a template bank from labelled data; writes the bank and two pictures of it.",
     )
     parser.add_argument("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)

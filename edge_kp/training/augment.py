@@ -19,7 +19,8 @@ class Augmentation:
     """How far samples are changed. Lengths are shares of the object's box, angles are degrees.
 
     ``turn``, ``shift`` and ``zoom`` act on stage 1, whose box is uncertain; stage 2 is moved by the
-    measured error of stage 1 instead.
+    measured error of stage 1 instead. Without ``moves`` stage 1 sees the box as it is, stage 2 the measured
+    error and no more, and nothing is mirrored.
     """
 
     turn: float = 30.0
@@ -28,6 +29,7 @@ class Augmentation:
     cover: float = 0.5
     cover_share: float = 0.40
     colour: float = 0.8
+    moves: bool = True
 
 
 def random_transform(rng: np.random.Generator, augmentation: Augmentation, scale: float) -> Array:

@@ -69,7 +69,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         for samples in (train.samples, held)
     )
     counts = [s.repeat for s in train.samples]
-    augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
+    augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover, moves="moves" not in recipe.without)
     labels = (shape_attributes, attributes, schema.flip_index if schema.can_flip else None)
 
     def crops(stage: int, view: StageView) -> tuple[CropDataset, CropDataset]:
@@ -77,8 +77,10 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         ends = [math.ceil(s.until * recipe.epochs[stage]) for s in train.samples]
         common = (view, *labels, recipe.seed)
         measured = CropDataset(regions, *common, augmentation, counts=counts)
-        weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
-        if place.first:
+        weights = None
+        if "weights" not in recipe.without:
+            weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
+        if place.first and weights:
             for name, has, has_not in zip(attributes, weights.positive, weights.negative, strict=True):
                 print(f"attribute {name}: weight {has:.2f} with, {has_not:.2f} without")
         return (
@@ -89,12 +91,15 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     def loop(stage: int) -> LoopConfig:
         return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
 
+    last_only = "prior-loss" in recipe.without
     view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
     if recipe.stage1:
         stage1 = load_stage(out / "stage1" / "best.pt", bank.templates).to(place.device)
     else:
         config = network_config(recipe, 0, attributes)
-        stage1 = train_stage(config, bank.templates, *crops(0, view1), loop(0), out / "stage1", place)
+        stage1 = train_stage(
+            config, bank.templates, *crops(0, view1), loop(0), out / "stage1", place, last_only=last_only
+        )
     errors = _stage1_errors(
         stage1,
         CropDataset(
@@ -112,7 +117,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     )
     view2 = StageView(recipe.sizes[1], bank.mean_shape, errors=errors)
     config = network_config(recipe, 1, attributes, 0 if teacher is None else teacher.config.width)
-    train_stage(config, bank.templates, *crops(1, view2), loop(1), out / "stage2", place, teacher)
+    train_stage(config, bank.templates, *crops(1, view2), loop(1), out / "stage2", place, teacher, last_only)
     if not place.first:
         return {}
     first, second = (CropDataset(held_regions[:16], view, *labels, recipe.seed) for view in (view1, view2))

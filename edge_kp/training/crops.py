@@ -59,14 +59,14 @@ class StageView:
         if self.scale is not None:
             box = region.box if augmentation else jitter_box(region.box, rng)
             crop = square_crop(box, self.size, self.scale)
-            if augmentation is None:
+            if augmentation is None or not augmentation.moves:
                 return crop
             return Crop(compose(random_transform(rng, augmentation, self.scale), crop.matrix), self.size)
         assert self.errors is not None
         known = ~np.isnan(region.keypoints).any(1)
         aligned = estimate_similarity(region.keypoints[known], self.mean_shape[known].astype(np.float64))
         angle, log_scale, du, dv = self.errors[rng.integers(len(self.errors))]
-        if augmentation:
+        if augmentation and augmentation.moves:
             # Between and somewhat beyond the errors measured, since new photos are harder than those at hand.
             grow = rng.uniform(0.5, 1.6)
             angle, log_scale, du, dv = grow * np.array([angle, log_scale, du, dv]) + rng.normal(
@@ -165,7 +165,7 @@ class CropDataset:
         view, augmentation = self.view, self.augmentation
         crop = view.crop(region, rng, augmentation)
         keypoints, visible = region.keypoints, region.visible
-        if augmentation and self.flip_index is not None and rng.random() < 0.5:
+        if augmentation and augmentation.moves and self.flip_index is not None and rng.random() < 0.5:
             crop = Crop(compose(MIRROR, crop.matrix), view.size)
             keypoints, visible = keypoints[self.flip_index], visible[self.flip_index]
         border = cv2.BORDER_REPLICATE if augmentation and rng.random() < 0.3 else cv2.BORDER_CONSTANT

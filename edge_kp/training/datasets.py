@@ -3,8 +3,9 @@
 
 Options follow after commas: ``repeat=3`` counts each sample three times an epoch, ``until=0.8`` trains the
 stages on the set for the first 80 % of their epochs only (for labels less exact than the others),
-``background=no`` says that the photos show unlabelled objects too, ``seed=7`` draws other synthetic
-or rendered images (validate on another seed than you train on).
+``background=no`` says that the photos show unlabelled objects too, ``take=100`` keeps so many samples,
+drawn at random, and ``seed=7`` draws others of these, or other synthetic or rendered images (validate on
+another seed than you train on).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema
@@ -25,17 +28,17 @@ from edge_kp.training.synthetic import read_synthetic
 
 __all__ = ["Dataset", "Sample", "Spec", "load_dataset", "parse_spec", "read_image"]
 
-# kind: (form, fewest arguments, most arguments, options besides those of every kind)
-_KINDS: Mapping[str, tuple[str, int, int, tuple[str, ...]]] = {
-    "ibug": ("ibug:DIR", 1, 1, ()),
-    "coco": ("coco:FILE.json[,IMAGES_DIR]", 1, 2, ()),
-    "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2, ()),
-    "synthetic": ("synthetic:N", 1, 1, ("seed",)),
-    "rendered": ("rendered:N,MODEL.npz[,PHOTOS_DIR]", 2, 3, ("seed",)),
+# kind: (form, fewest arguments, most arguments)
+_KINDS: Mapping[str, tuple[str, int, int]] = {
+    "ibug": ("ibug:DIR", 1, 1),
+    "coco": ("coco:FILE.json[,IMAGES_DIR]", 1, 2),
+    "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2),
+    "synthetic": ("synthetic:N", 1, 1),
+    "rendered": ("rendered:N,MODEL.npz[,PHOTOS_DIR]", 2, 3),
 }
 DATA_HELP = (
     f"{', '.join(form for form, *_ in _KINDS.values())};"
-    " options ,repeat=3 ,until=0.8 ,background=no; repeatable"
+    " options ,repeat=3 ,until=0.8 ,background=no ,take=100 ,seed=7; repeatable"
 )
 
 
@@ -46,7 +49,7 @@ class Spec:
     Attributes:
         kind: ``ibug``, ``coco``, ``wflw``, ``synthetic`` or ``rendered``.
         args: what stands before the options: paths, and the number of synthetic or rendered samples.
-        options: ``repeat``, ``until``, ``background``, ``seed``, as written.
+        options: ``repeat``, ``until``, ``background``, ``take``, ``seed``, as written.
     """
 
     kind: str
@@ -67,6 +70,10 @@ class Spec:
     @property
     def seed(self) -> int:
         return int(self.options.get("seed", "0"))
+
+    @property
+    def take(self) -> int | None:
+        return int(self.options["take"]) if "take" in self.options else None
 
     @property
     def use_background(self) -> bool:
@@ -99,7 +106,7 @@ def parse_spec(text: str) -> Spec:
     if kind not in _KINDS or not colon:
         forms = ", ".join(form for form, *_ in _KINDS.values())
         raise DataError(f"data set {text!r}: unknown kind {kind!r}; expected one of {forms}")
-    form, fewest, most, extra = _KINDS[kind]
+    form, fewest, most = _KINDS[kind]
     args: list[str] = []
     options: dict[str, str] = {}
     for part in rest.split(","):
@@ -115,18 +122,19 @@ def parse_spec(text: str) -> Spec:
             "repeat": r"0*[1-9][0-9]{0,3}",
             "until": r"0?\.[0-9]{1,4}",
             "background": "yes|no",
+            "take": r"0*[1-9][0-9]{0,6}",
             "seed": "[0-9]{1,9}",
         }
-        allowed = ("repeat", "until", "background", *extra)
-        if key not in allowed:
+        if key not in expected:
             raise DataError(
-                f"data set {text!r}: unknown option {key!r}; expected one of {', '.join(allowed)}"
+                f"data set {text!r}: unknown option {key!r}; expected one of {', '.join(expected)}"
             )
         if not re.fullmatch(expected[key], value, re.ASCII):
             hint = {
                 "repeat": "a number from 1 to 9999",
                 "until": "a share of training such as 0.8",
                 "background": "yes or no",
+                "take": "a number from 1 to 9999999",
                 "seed": "a whole number",
             }[key]
             raise DataError(f"data set {text!r}: {key}={value!r}; expected {hint}")
@@ -138,6 +146,8 @@ def parse_spec(text: str) -> Spec:
     drawn = kind in ("synthetic", "rendered")
     if drawn and not re.fullmatch(r"0*[1-9][0-9]{0,6}", args[0], re.ASCII):
         raise DataError(f"data set {text!r}: expected {form} with N from 1 to 9999999, got {args[0]!r}")
+    if "seed" in options and not drawn and "take" not in options:
+        raise DataError(f"data set {text!r}: seed: nothing is drawn at random; it goes with take=100")
     return Spec(kind, tuple(args), options)
 
 
@@ -159,6 +169,12 @@ def _read(spec: Spec) -> Reading:
         replace(s, repeat=spec.repeat, until=spec.until, use_background=spec.use_background)
         for s in reading.samples
     )
+    if spec.take is not None:
+        if spec.take > len(samples):
+            raise DataError(f"data set {spec}: it holds {len(samples)} samples; take no more")
+        # A larger number keeps what a smaller one does.
+        order = np.random.default_rng(spec.seed).permutation(len(samples))
+        samples = tuple(samples[i] for i in sorted(order[: spec.take].tolist()))
     return replace(reading, samples=samples)
 
 

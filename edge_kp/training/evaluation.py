@@ -30,7 +30,8 @@ class Evaluation:
         errors: output name → (M,) NME as a fraction of the reference distance; infinite where the object
             was not located, NaN where a reference point is not labelled.
         radial: output name → (M,) mean distance in pixels of the image.
-        keypoints: (M, N, 2) result of the cascade, frame pixels; NaN where not located.
+        keypoints, stage1_keypoints: (M, N, 2) result of the cascade, and of its stage 1, frame pixels; NaN
+            where not located.
         attributes: (M, A) probabilities of the cascade.
         scores: (M,) score of the cascade; NaN where not located.
         missed: how many objects were not located.
@@ -41,9 +42,20 @@ class Evaluation:
     errors: dict[str, Array]
     radial: dict[str, Array]
     keypoints: Array
+    stage1_keypoints: Array
     attributes: Array
     scores: Array
     missed: int
+
+    @property
+    def distances(self) -> Array:
+        """(M, N) of the cascade's keypoints from their labels, pixels of the image.
+
+        NaN where there is no label, infinite where the object was not located.
+        """
+        truth = np.stack([s.keypoints for s in self.samples]).astype(np.float64)
+        distance = np.linalg.norm(self.keypoints - truth, axis=-1)
+        return np.where(np.isnan(distance) & ~np.isnan(truth).any(-1), np.inf, distance)
 
     def summary(self, select: Array | None = None) -> dict[str, dict[str, float | None]]:
         """Per output: NME %, FR@10 %, AUC@8 %, mean radial error in pixels; over ``select`` (M,) bool.
@@ -74,13 +86,15 @@ def evaluate(
     locate: Locate | None = None,
     seed: int = 0,
     progress: bool = True,
+    jitter: float = 0.1,
 ) -> Evaluation:
     """Run a cascade over labelled samples.
 
     Args:
-        boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled by up to ±10 %, seeded by
-            file name), or ``located`` (the located box that overlaps the object most).
+        boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled at random, seeded by file
+            name), or ``located`` (the located box that overlaps the object most).
         locate: image → boxes, for ``located``.
+        jitter: share of its sides by which a box is shifted and rescaled at most.
 
     Raises:
         DataError: an unreadable image.
@@ -96,7 +110,7 @@ def evaluate(
     images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
     for i, sample in enumerate(images):
         image = sample.read()
-        box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed)
+        box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed, jitter)
         if box is None:
             continue
         result = cascade(image, [box])
@@ -112,10 +126,21 @@ def evaluate(
         {name: nme(points, truth, schema) for name, points in found.items()},
         {name: _radial(points, truth) for name, points in found.items()},
         found["cascade"],
+        found["stage1"],
         attributes,
         scores,
         int(np.isnan(scores).sum()),
     )
+
+
+def detection_rates(distances: Array, limits: Sequence[float]) -> dict[str, float]:
+    """Share of the points, %, that lie within each limit, as X-ray challenges count it (Wang et al. 2016).
+
+    Args:
+        distances: any shape, the unit of ``limits``; NaN does not count.
+    """
+    known = distances[~np.isnan(distances)]
+    return {f"{limit:g}": 100 * float((known <= limit).mean()) for limit in limits}
 
 
 def _radial(points: Array, truth: Array) -> Array:
@@ -125,12 +150,18 @@ def _radial(points: Array, truth: Array) -> Array:
 
 
 def _box(
-    sample: Sample, image: Array, box_rule: str, boxes: str, locate: Locate | None, seed: int
+    sample: Sample,
+    image: Array,
+    box_rule: str,
+    boxes: str,
+    locate: Locate | None,
+    seed: int,
+    jitter: float,
 ) -> Array | None:
     height, width = image.shape[:2]
     box = sample_box(sample.keypoints, (width, height), box_rule)
     if boxes == "jitter":
-        return jitter_box(box, key_rng(sample.key, seed))
+        return jitter_box(box, key_rng(sample.key, seed), jitter)
     if boxes == "tight":
         return box
     if locate is None:

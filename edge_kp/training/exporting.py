@@ -56,7 +56,7 @@ def export_run(
         locator_run: the run whose locator is taken, where it is not ``run`` itself.
         precisions: of :data:`edge_kp.modeldir.PRECISIONS`. Stages and locator are always there in fp32, which
             the others are made of; the one-graph cascade only in these.
-        ranges: what ``python -m calibration`` measured; the int8 precisions need it.
+        ranges: what ``python -m edge_kp.calibrate`` measured; the int8 precisions need it.
 
     Raises:
         ModelError: the run is unfinished, or a file differs from PyTorch beyond its tolerance.

@@ -52,16 +52,23 @@ def visibility_loss(logits: Tensor, batch: Batch) -> Tensor:
     return (loss * weight).sum() / weight.sum().clamp(min=1)
 
 
-def stage_loss(output: StageOutput, batch: Batch, mean_shape: Tensor) -> dict[str, Tensor]:
-    """Every part of the loss, weighted, and their sum as ``total``."""
+def stage_loss(
+    output: StageOutput, batch: Batch, mean_shape: Tensor, last_only: bool = False
+) -> dict[str, Tensor]:
+    """Every part of the loss, weighted, and their sum as ``total``.
+
+    Args:
+        last_only: of the keypoints, only the last ones are judged, for comparison.
+    """
     parts = {
         "keypoints": 4.0 * keypoint_loss(output.keypoints, batch),
-        "prior": 2.0 * keypoint_loss(output.prior_keypoints, batch),
         "score": 2.0 * F.binary_cross_entropy_with_logits(output.score_logit, batch["present"]),
         "visibility": 2.0 * visibility_loss(output.visibility_logits, batch),
         "attributes": attribute_loss(output.attribute_logits, batch),
     }
-    if output.halfway:
+    if not last_only:
+        parts["prior"] = 2.0 * keypoint_loss(output.prior_keypoints, batch)
+    if output.halfway and not last_only:
         parts["halfway"] = 2.0 * torch.stack([keypoint_loss(p, batch) for p in output.halfway]).mean()
     if output.correction is not None:
         parts["correction"] = 0.5 * correction_loss(output.correction, mean_shape, batch)

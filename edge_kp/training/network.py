@@ -30,6 +30,7 @@ class NetworkConfig:
         correct: put a :class:`CorrectionNet` in front (stage 1).
         attributes: names of the attribute outputs.
         bank: mix templates; False regresses the prior keypoints directly, for comparison only.
+        residual: correct the prior keypoints; False gives them out as they are, for comparison only.
         readings: how often features are read at the keypoints found so far, to correct them.
         hidden: features of each point in a reading.
         trunk: one of :data:`TRUNKS`; ``lite0`` is pretrained and slow, for a teacher.
@@ -45,6 +46,7 @@ class NetworkConfig:
     hidden: int = 64
     trunk: str = "plain"
     taught: int = 0
+    residual: bool = True
 
     def __post_init__(self) -> None:
         if self.size % 16 or self.size < 32:
@@ -277,7 +279,7 @@ class StageNet(nn.Module):
         found = [prior]
         for reading, of_image in zip(self.readings, contexts, strict=True):
             hidden, step = reading(local, of_image, found[-1], gather)
-            found.append(found[-1] + step)
+            found.append(found[-1] + step if self.config.residual else found[-1])
         visibility = self.visibility(hidden)
         if correction is not None:
             found = [apply_affine(correction, points) for points in found]

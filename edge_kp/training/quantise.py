@@ -89,7 +89,7 @@ def write_precisions(
 
     Args:
         folder: holds ``NAME.fp32.onnx``.
-        ranges: what ``python -m calibration`` wrote; fp16 alone needs none.
+        ranges: what ``python -m edge_kp.calibrate`` wrote; fp16 alone needs none.
         out: where to write, if not into ``folder``.
 
     Raises:
@@ -138,7 +138,7 @@ def read_ranges(path: Path | None, sources: Mapping[str, Path]) -> dict[str, Any
     Raises:
         ModelError: the file is missing, damaged, or of other networks.
     """
-    again = "run python -m calibration --model FOLDER --data SPEC"
+    again = "run python -m edge_kp.calibrate --model FOLDER --data SPEC"
     if path is None:
         raise ModelError(f"8-bit files need measured ranges; {again}")
     try:

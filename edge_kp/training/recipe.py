@@ -40,7 +40,7 @@ class Recipe:
         locator_size, locator_width, locator_epochs: of the locator.
         locator_pictures: it is shown at least so many pictures an epoch.
         scale: side of the stage-1 crop in sides of the box.
-        bank: False trains without templates, for comparison.
+        without: which of :data:`edge_kp.training.parts.PARTS` to leave out, for comparison.
     """
 
     data: tuple[str, ...]
@@ -66,7 +66,7 @@ class Recipe:
     patience: int = 0
     seed: int = 0
     amp: bool = True
-    bank: bool = True
+    without: tuple[str, ...] = ()
     validation_share: float = 0.05
     turn: float = 30.0
     cover: float = 0.5
@@ -117,13 +117,14 @@ def network_config(recipe: Recipe, stage: int, attributes: tuple[str, ...], taug
     return NetworkConfig(
         recipe.sizes[stage],
         recipe.widths[stage],
-        stage == 0,
+        stage == 0 and "correction" not in recipe.without,
         attributes,
-        recipe.bank,
+        "bank" not in recipe.without,
         recipe.readings[stage],
         recipe.hidden[stage],
         recipe.trunks[stage],
         taught,
+        "residual" not in recipe.without,
     )
 
 

@@ -29,11 +29,13 @@ def train_stage(
     out: Path,
     place: Place,
     teacher: StageNet | None = None,
+    last_only: bool = False,
 ) -> StageNet:
     """Train a stage (:func:`train_network`), or go on with it, and return the averaged network.
 
     Args:
         teacher: learn from what this one sees in every crop as well, see :func:`teacher_loss`.
+        last_only: judge the last keypoints alone, see :func:`stage_loss`.
     """
     torch.manual_seed(loop.seed)
     net = StageNet(net_config, templates)
@@ -41,12 +43,12 @@ def train_stage(
         net.pretrained.load_pretrained()
     net.to(place.device)
     mean_shape = torch.from_numpy(train.view.mean_shape.astype(np.float32)).to(place.device)
-    pupil = Pupil(mean_shape, teacher, place.device, loop.amp)
+    pupil = Pupil(mean_shape, teacher, place.device, loop.amp, last_only)
     task = Task(
         net,
         train,
         asdict(net_config),
-        _identity(net_config, templates, loop, train, validation, teacher),
+        _identity(net_config, templates, loop, train, validation, teacher, last_only),
         pupil.loss,
         lambda average: validate(average, validation, loop, place),
         objective="nme",
@@ -61,17 +63,26 @@ class Pupil:
     Args:
         mean_shape: (N, 2) canonical shape.
         teacher: a stage for the same crops at any size.
+        last_only: see :func:`stage_loss`.
     """
 
-    def __init__(self, mean_shape: Tensor, teacher: StageNet | None, device: torch.device, amp: bool) -> None:
+    def __init__(
+        self,
+        mean_shape: Tensor,
+        teacher: StageNet | None,
+        device: torch.device,
+        amp: bool,
+        last_only: bool = False,
+    ) -> None:
         self.mean_shape = mean_shape
+        self.last_only = last_only
         self.amp = amp
         self.teacher = teacher
         if teacher is not None:
             teacher.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def loss(self, output: StageOutput, batch: Batch) -> dict[str, Tensor]:
-        parts = stage_loss(output, batch, self.mean_shape)
+        parts = stage_loss(output, batch, self.mean_shape, self.last_only)
         if self.teacher is not None:
             image = normalise(batch["image"])
             size = self.teacher.config.size
@@ -116,9 +127,12 @@ def _identity(
     data: CropDataset,
     validation: CropDataset,
     teacher: StageNet | None,
+    last_only: bool,
 ) -> str:
     """Digest of all that decides the result; the worker count does not."""
-    settings = {**asdict(loop), "workers": None, **asdict(net), "augmentation": asdict(data.augmentation)}  # type: ignore[arg-type]
+    augmentation = asdict(data.augmentation)  # type: ignore[arg-type]
+    settings = {**asdict(loop), **asdict(net), "augmentation": augmentation, "last_only": last_only}
+    settings["workers"] = None
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(templates.tobytes())
     if data.view.errors is not None:

@@ -169,7 +169,7 @@ def test_a_killed_build_leaves_an_old_engine_or_one_that_is_refused(rtx, network
     after = {kind: (network.parent / f"stage1.fp32.{kind}").read_bytes() for kind in KIND}
     if where == "2":  # all but the sidecar were renamed
         assert after["engine"] != before["engine"]
-        with pytest.raises(BackendError, match=r"not the file that its sidecar describes.*build_engine\.py"):
+        with pytest.raises(BackendError, match=r"not the file that its sidecar describes.*build_engine"):
             check_engine(rtx, engine, network, "fp32", AMPERE)
     else:
         assert after == before
@@ -413,7 +413,7 @@ def test_all_that_is_wrong_is_told_at_once(trt, network):
 def test_a_damaged_sidecar(trt, network, damage):
     engine, _ = make(trt, network)
     engine.with_name(f"{engine.name}.json").write_text(damage)
-    with pytest.raises(BackendError, match=r"engine\.json is damaged .*build_engine\.py") as error:
+    with pytest.raises(BackendError, match=r"engine\.json is damaged .*build_engine") as error:
         check_engine(trt, engine, network, "fp32", ORIN)
     one_line(error)
 
@@ -438,7 +438,7 @@ def test_the_command_builds_the_model_or_the_single_file(tmp_path):
     network = tmp_path / "my model" / "stage1.int8.onnx"
     network.parent.mkdir()
     engine = network.with_suffix(".engine")
-    start = ["python", "build_engine.py"]
+    start = ["python", "-m", "edge_kp.build_engine"]
     end = ["--precision", "int8", "--batch", "1", "16"]
     single = ["--onnx", str(network), "--engine", str(engine)]
     assert shlex.split(build_command(engine, network, "int8", (1, 16))) == [*start, *single, *end]

@@ -303,7 +303,7 @@ def test_a_no_of_tensorrt_is_one_line_with_its_cause(trt, engine, network, what,
     with pytest.raises(BackendError) as error:
         TensorRTBackend(engine, network, "fp32")
     text = one_line(error)
-    assert text.startswith(f"{engine}: TensorRT {words}; build it again: python build_engine.py")
+    assert text.startswith(f"{engine}: TensorRT {words}; build it again: python -m edge_kp.build_engine")
 
 
 def test_too_little_memory_for_tensorrt_itself(trt, engine, network):
@@ -341,7 +341,7 @@ def test_a_runtime_that_does_not_start(trt, engine, network, monkeypatch):
 
 def test_an_engine_cut_off_is_refused_before_it_is_loaded(engine, network, log):
     engine.write_bytes(engine.read_bytes()[:-1])
-    with pytest.raises(BackendError, match=r"cut off.*build it again: python build_engine\.py"):
+    with pytest.raises(BackendError, match=r"cut off.*build it again: python -m edge_kp\.build_engine"):
         TensorRTBackend(engine, network, "fp32")
     assert "runtime freed" not in log
     assert log[-1] == "device closed"
@@ -373,7 +373,7 @@ def test_the_engine_beside_the_network_is_taken(engine, network, log, cache):
 
 def test_an_engine_beside_it_that_does_not_fit_is_refused(trt, engine, network, log, cache):
     trt.gpu["gpu"] = Gpu("Thor", "11.0")
-    with pytest.raises(BackendError, match=r"built for Orin .*, this is Thor .*python build_engine\.py"):
+    with pytest.raises(BackendError, match=r"built for Orin .*, this is Thor .*-m edge_kp\.build_engine"):
         open_tensorrt(network, "fp32")
     assert "built" not in log
 

@@ -353,7 +353,7 @@ def test_without_engines_there_is_one_line_and_no_file(trt, tiny_model, tmp_path
     assert gpu.main(["--model", str(tiny_model), "--out", str(tmp_path / "none")]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "no engine can be measured (no engine yet: python build_engine.py" in lines[0]
+    assert "no engine can be measured (no engine yet: python -m edge_kp.build_engine" in lines[0]
     assert not (tmp_path / "none").exists()
 
 

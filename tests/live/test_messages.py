@@ -277,7 +277,7 @@ def test_a_wrong_mqtt_address_is_said_in_one_line(url, said):
 
 def test_a_missing_library_is_said_with_the_step_that_helps(monkeypatch):
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    with pytest.raises(SinkError, match=r"pip install '\.\[mqtt\]'"):
+    with pytest.raises(SinkError, match=r"pip install 'edge-kp\[mqtt\]'"):
         MqttSink("mqtt://host/topic")
 
 

@@ -523,9 +523,7 @@ def test_without_aiohttp_the_next_step_is_said():
         "PageSink(0, None, None)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr.splitlines()[-1].endswith(
-        "needs aiohttp: pip install '.[page]' in the project's folder"
-    )
+    assert done.stderr.splitlines()[-1].endswith("needs aiohttp: pip install 'edge-kp[page]'")
 
 
 # With the loop

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_kp.errors import SinkError, SourceError
+from edge_kp.errors import ModelError, SinkError, SourceError
 from edge_kp.live.channel import Channel, Inbox
 from edge_kp.live.frames import Frame
 from edge_kp.live.pipeline import FAILED_IN_A_ROW, SINK_QUEUE, Pipeline
@@ -240,6 +240,77 @@ def test_the_limit_counts_the_frames_of_all_sources():
     assert pipeline.run() == "limit"
     assert len(sink.numbers) == len(worker.seen) == 7
     assert accounted(pipeline.stats.summary())
+
+
+class Lanes:
+    """A worker for each inference thread, and what it saw."""
+
+    def __init__(self, during=None):
+        self.during = during or {}
+        self.made = []
+
+    @contextlib.contextmanager
+    def __call__(self):
+        worker = Batches(self.during)
+        self.made.append(worker)
+        yield worker
+
+
+def test_lanes_share_the_sources_and_each_works_in_its_own_thread():
+    lanes, sink = Lanes(), Collector()
+    where = []
+    sink.write = lambda result: where.append((result.frame.source, result.frame.index))
+    pipeline = Pipeline([Scripted(n, False) for n in (9, 30, 12)], lanes, [sink], lanes=2)
+    assert pipeline.run() == "end"
+    assert sorted(where) == [(s, i) for s, n in enumerate((9, 30, 12)) for i in range(n)]
+    for source in range(3):
+        order = [index for number, index in where if number == source]
+        assert order == sorted(order)
+    seen = [{source for batch in worker.together for source, _ in batch} for worker in lanes.made]
+    assert sorted(seen, key=len) == [{1}, {0, 2}]
+    first, second = (set(worker.threads) for worker in lanes.made)
+    assert (len(first), len(second)) == (1, 1)
+    assert not first & second
+    assert accounted(pipeline.stats.summary())
+
+
+def test_a_lane_works_on_while_another_one_is_stuck():
+    """Its source ends meanwhile, which ends no more than that."""
+    ready = threading.Event()
+    lanes = Lanes(during={40: lambda: wait(ready)})
+    stuck = Scripted(41, live=False)
+    free = Scripted(20, live=False)
+    sink = Collector()
+    sink.write = lambda result: result.frame.index == 19 and result.frame.source == 1 and ready.set()
+    assert Pipeline([stuck, free], lanes, [sink], lanes=2).run() == "end"
+    assert sorted(len(worker.seen) for worker in lanes.made) == [20, 41]
+
+
+def test_the_limit_counts_the_frames_of_all_lanes():
+    lanes, sink = Lanes(), Collector()
+    pipeline = Pipeline([Scripted(90, False) for _ in range(3)], lanes, [sink], lanes=3, max_frames=31)
+    assert pipeline.run() == "limit"
+    assert len(sink.numbers) == sum(len(worker.seen) for worker in lanes.made) == 31
+    assert accounted(pipeline.stats.summary())
+
+
+def test_a_lane_that_fails_ends_the_run():
+    class SecondFails(Lanes):
+        @contextlib.contextmanager
+        def __call__(self):
+            with super().__call__() as worker:
+                if len(self.made) == 2:
+                    raise ModelError("no such model")
+                yield worker
+
+    sources = [Scripted(200, live=False) for _ in range(2)]
+    with pytest.raises(ModelError, match="no such model"):
+        Pipeline(sources, SecondFails(), [Collector()], lanes=2).run()
+
+
+def test_no_more_lanes_than_sources():
+    with pytest.raises(ValueError, match="expected 1 to 1"):
+        Pipeline([Scripted(1, False)], Worker(), lanes=2)
 
 
 def test_an_inbox_keeps_the_newest_of_each_and_wakes_who_waits():

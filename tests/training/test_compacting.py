@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from calibration.__main__ import main as calibrate
 from edge_kp import Detector
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
+from edge_kp.calibrate import main as calibrate
 from edge_kp.compact import main
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import WEIGHTS, network_digest, read_model

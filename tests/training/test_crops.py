@@ -22,6 +22,7 @@ from edge_kp.geometry import (
     estimate_similarity,
     invert,
     similarity,
+    square_crop,
     transform_points,
 )
 from edge_kp.schema import KeypointSchema
@@ -151,6 +152,24 @@ def test_a_mirrored_crop_is_still_such_an_object() -> None:
         for item in (data[i] for i in range(len(data))):
             left, right = item["keypoints"][:2]
             assert left[0] < right[0]
+
+
+def test_without_moves_objects_stay_where_the_box_or_the_errors_put_them() -> None:
+    still = replace(STILL, moves=False)
+    first, second = dataset(1, augmentation=still), dataset(2, augmentation=still)
+    exact = [square_crop(r.box, 96, 1.6).to_crop(r.keypoints) for r in first.regions]
+    measured = []
+    for epoch in range(8):
+        first.epoch = second.epoch = epoch
+        for i, expected in enumerate(exact):
+            np.testing.assert_allclose(first[i]["keypoints"], expected, atol=1e-6)
+            measured.append(second[i]["alignment"])
+    errors = second.view.errors
+    assert errors is not None
+    turns = np.array([decompose_similarity(m)[0] for m in measured])
+    # Each is one of the measured ones, up to what least squares takes off; none is stretched or blurred.
+    assert np.abs(turns[:, None] - errors[None, :, 0]).min(1).max() < 1e-3
+    assert len(np.unique(turns.round(6))) > 4
 
 
 def test_without_mirror_pairs_nothing_is_mirrored() -> None:

@@ -383,7 +383,9 @@ def test_any_text_is_a_spec_or_one_line(text: str) -> None:
         ("ibug:a,background=maybe", "expected yes or no"),
         ("ibug:a,until=1.5", "until='1.5'; expected a share of training such as 0.8"),
         ("ibug:a,until=half", "expected a share of training"),
-        ("ibug:a,seed=3", "unknown option 'seed'; expected one of repeat, until, background"),
+        ("ibug:a,seed=3", "nothing is drawn at random; it goes with take=100"),
+        ("ibug:a,sead=3", "unknown option 'sead'; expected one of repeat, until, background, take, seed"),
+        ("ibug:a,take=0", "expected a number from 1 to 9999999"),
         ("ibug:a,repeats=3", "unknown option 'repeats'"),
         ("ibug:a,repeat=3,repeat=4", "repeat is given twice"),
         ("coco:a,repeat=3,b", "'b' follows the options"),
@@ -535,3 +537,26 @@ def test_colour_order_and_grey_images(tmp_path: Path) -> None:
     assert image.shape == (20, 30, 3)
     assert image.dtype == np.uint8
     assert (image == 90).all()
+
+
+def test_some_samples_are_drawn() -> None:
+    def keys(options: str) -> list[str]:
+        return [s.key for s in load_dataset([f"synthetic:40{options}"]).samples]
+
+    ten, twenty = keys(",take=10"), keys(",take=20")
+    assert len(ten) == 10
+    assert set(ten) < set(twenty) < set(keys(""))
+    assert ten == sorted(ten, key=keys("").index)
+
+
+def test_another_seed_draws_other_samples(tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        add(tmp_path / "one", name, ring(68))
+
+    def keys(options: str) -> set[str]:
+        return {s.key for s in load_dataset([f"ibug:{tmp_path / 'one'}{options}"]).samples}
+
+    draws = {frozenset(keys(f",take=5,seed={seed}")) for seed in range(4)}
+    assert len(draws) > 1
+    assert {len(draw) for draw in draws} == {5}
+    assert "it holds 10 samples; take no more" in problem(lambda: keys(",take=11"))

@@ -470,7 +470,7 @@ def test_int8_asks_for_measured_ranges(
     before = content(copy)
     assert main(["--run", str(tiny_run), "--out", str(copy), "--precision", "int8"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "8-bit files need measured ranges; run python -m calibration" in line
+    assert "8-bit files need measured ranges; run python -m edge_kp.calibrate" in line
     assert content(copy) == before
 
 

@@ -351,15 +351,29 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
 # ---- two processes ---------------------------------------------------------------------------------------
 
 
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two processes on this machine."""
+def torchrun(*arguments: str, machines: int = 1) -> subprocess.CompletedProcess[str]:
+    """Two processes, started at once or as if on two machines, one each; their outputs as one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    command += arguments
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300)
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    started = []
+    for machine in range(machines):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(2 // machines)]
+        command += ["--nnodes", str(machines), "--node-rank", str(machine)]
+        command += ["--master-addr", "127.0.0.1", "--master-port", port, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+    try:
+        shown = [process.communicate(timeout=300) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    worst = max(abs(process.returncode) for process in started)
+    return subprocess.CompletedProcess(
+        arguments, worst, *("".join(texts) for texts in zip(*shown, strict=True))
+    )
 
 
 def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
@@ -395,13 +409,13 @@ def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "stage")) == SHORT.epochs
 
 
-def test_two_processes_write_one_run(tmp_path: Path) -> None:
+def test_processes_of_two_machines_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["-m", "edge_kp.train", "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
     command += ["--k", "8", "--sizes", "32", "48", "--widths", "8", "8", "--batch", "32", "--workers", "0"]
     command += ["--locator-size", "64", "--locator-width", "8"]
     command += ["--locator-epochs", "1", "--locator-pictures", "32"]
-    done = torchrun(*command)
+    done = torchrun(*command, machines=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("held-back samples") == 1  # one process speaks for both
     assert "2 process(es)" in done.stdout

@@ -195,6 +195,9 @@ def test_the_whole_is_the_sum_of_its_parts() -> None:
     both = [float(keypoint_loss(predicted(i), data)) for i in (3, 4)]
     assert float(halfway["halfway"]) == pytest.approx(sum(both))
     assert float(halfway["total"]) == pytest.approx(float(parts["total"]) + sum(both))
+    last = stage_loss(out._replace(halfway=(predicted(3),)), data, MEAN_SHAPE, last_only=True)
+    assert set(parts) - set(last) == {"prior"}
+    assert float(last["total"]) == pytest.approx(float(parts["total"] - parts["prior"]))
     corrected = stage_loss(out._replace(correction=torch.eye(2, 3).repeat(B, 1, 1)), data, MEAN_SHAPE)
     assert float(corrected["correction"]) > 0
     assert float(corrected["total"]) > float(parts["total"])

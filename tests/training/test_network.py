@@ -30,8 +30,10 @@ def templates(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(0.2, 0.8, (K, N, 2)).astype(np.float32)
 
 
-def config(correct: bool = False, bank: bool = True, size: int = SIZE) -> NetworkConfig:
-    return NetworkConfig(size, 8, correct, NAMES, bank)
+def config(
+    correct: bool = False, bank: bool = True, size: int = SIZE, residual: bool = True
+) -> NetworkConfig:
+    return NetworkConfig(size, 8, correct, NAMES, bank, residual=residual)
 
 
 def lively(net: StageNet, seed: int = 0) -> StageNet:
@@ -98,6 +100,14 @@ def test_without_a_bank_the_prior_starts_at_the_mean_template() -> None:
         out = net(images())
     np.testing.assert_allclose(out.prior_keypoints, np.broadcast_to(bank.mean(0), (3, N, 2)), atol=1e-6)
     assert "bank" not in dict(net.named_buffers())
+
+
+def test_without_the_residual_the_prior_is_the_result() -> None:
+    bank = templates()
+    with torch.no_grad():
+        out, corrected = (lively(StageNet(config(residual=r), bank))(images()) for r in (False, True))
+    np.testing.assert_array_equal(out.keypoints, out.prior_keypoints)
+    assert (corrected.keypoints - corrected.prior_keypoints).abs().max() > 1e-3
 
 
 def test_a_fresh_network_corrects_nothing_and_trusts_the_prior() -> None:

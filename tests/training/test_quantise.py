@@ -471,7 +471,7 @@ def test_fp16_needs_no_ranges(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_8_bits_need_ranges(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"need measured ranges; run python -m calibration"):
+    with pytest.raises(ModelError, match=r"need measured ranges; run .*edge_kp\.calibrate"):
         write_precisions(tiny_model, None, ["fp16", "int8"], tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -486,7 +486,7 @@ def test_ranges_of_another_network_are_refused(tiny_model: Path, plan_file: Path
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
     onnx.save(model, copy / "stage2.fp32.onnx")
     with pytest.raises(
-        ModelError, match=r"another network than .*stage2\.fp32\.onnx; run python -m calibration"
+        ModelError, match=r"another network than .*stage2\.fp32\.onnx; run .*edge_kp\.calibrate"
     ):
         write_precisions(copy, plan_file, ["int8"], tmp_path / "none")
     assert not (tmp_path / "none").exists()
@@ -496,7 +496,7 @@ def test_ranges_of_another_network_are_refused(tiny_model: Path, plan_file: Path
 def test_damaged_ranges_are_refused(tiny_model: Path, tmp_path: Path, damage: str) -> None:
     path = tmp_path / "ranges.json"
     path.write_text(damage)
-    with pytest.raises(ModelError, match=r"ranges\.json: not usable as ranges .*; run python -m calibration"):
+    with pytest.raises(ModelError, match=r"ranges\.json: not usable as ranges .*; run .*edge_kp\.calibrate"):
         write_precisions(tiny_model, path, ["int8"], tmp_path)
 
 

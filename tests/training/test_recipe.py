@@ -22,6 +22,7 @@ from edge_kp.training.both_stages import train_cascade
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.locating import LocatorConfig, load_locator
 from edge_kp.training.loop import Place
+from edge_kp.training.parts import PARTS
 from edge_kp.training.recipe import Recipe, load_run, model_spec
 from edge_kp.training.split import training_samples
 
@@ -211,6 +212,24 @@ def test_stage_2_is_trained_behind_the_stage_1_of_a_run_and_taught_by_another(
     assert "teacher" in log[0].split(",")
     assert not (tmp_path / "run" / "stage1" / "log.csv").exists()
     assert main(command) == 0, "goes on with a finished run"
+
+
+def test_parts_of_the_method_can_be_left_out(tmp_path: Path) -> None:
+    """All at once: a network that regresses, sees objects as they stand, and weighs them alike."""
+    out = tmp_path / "plain"
+    assert main(["--data", "synthetic:60", "--out", str(out), *TINY, "--part", "stages", "--batch", "16",
+                 "--workers", "0", "--without", *PARTS]) == 0  # fmt: skip
+    recipe, _, *stages = load_run(out)
+    assert set(recipe.without) == set(PARTS)
+    assert recipe == Recipe.read(out / "run.json")
+    for stage in stages:
+        assert stage.correction is None
+        assert not stage.config.bank
+        assert not stage.config.residual
+    for name in ("stage1", "stage2"):
+        columns = (out / name / "log.csv").read_text().splitlines()[0].split(",")
+        assert "keypoints" in columns
+        assert not {"prior", "halfway", "correction"} & set(columns)
 
 
 @pytest.mark.parametrize(

@@ -24,18 +24,15 @@ _DISK = (SinkError, OSError, cv2.error)
 
 
 class Recorder(Protocol):
-    """What the record button of the page works on; called from a thread of its own.
-
-    Attributes:
-        recording: name of the file being written; None while nothing is recorded.
-        problem: why the last recording ended early, or is not whole; None where there is nothing to say.
-    """
+    """What the record button of the page works on; called from a thread of its own."""
 
     @property
-    def recording(self) -> str | None: ...
+    def recording(self) -> str | None:
+        """Name of the file being written; None while nothing is recorded."""
 
     @property
-    def problem(self) -> str | None: ...
+    def problem(self) -> str | None:
+        """Why the last recording ended early, or is not whole; None where there is nothing to say."""
 
     def start(self) -> str:
         """Begin a new file and return its name.
@@ -88,13 +85,20 @@ class Recording:
 
     @property
     def recording(self) -> str | None:
+        """Name of the file being written, ``*`` for the sources of several; None while nothing is."""
         return self._recording
 
     @property
     def problem(self) -> str | None:
+        """Why the last recording ended early, or is not whole; None where there is nothing to say."""
         return self._problem
 
     def start(self) -> str:
+        """Begin new files and return their name.
+
+        Raises:
+            SinkError: they cannot be written, a recording is going on, or the run has ended.
+        """
         with self._lock:
             if self._closed:
                 raise SinkError("the run has ended: nothing more can be recorded")
@@ -114,10 +118,16 @@ class Recording:
             return self._recording
 
     def stop(self) -> None:
+        """Finish the files; nothing happens where nothing is recorded.
+
+        Raises:
+            SinkError: a file could not be finished.
+        """
         with self._lock:
             self._finish()
 
     def write(self, result: Result) -> None:
+        """Record a result, if anything is recorded; a file that fails ends the recording alone."""
         if self._recording is None:
             return
         with self._lock:

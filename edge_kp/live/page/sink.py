@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from edge_kp.errors import SinkError
+from edge_kp.extras import install
 from edge_kp.live.page.board import Board
 from edge_kp.live.page.recording import Recorder
 from edge_kp.live.sinks import Draw
@@ -55,9 +56,7 @@ class PageSink:
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] != "aiohttp":
                 raise
-            raise SinkError(
-                "the page needs aiohttp: pip install '.[page]' in the project's folder"
-            ) from error
+            raise SinkError(f"the page needs aiohttp: {install('page')}") from error
         bound = _bind(host, port)
         self.url = _url(bound)
         self.name = self.url

@@ -11,8 +11,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from calibration.search import ALONE, EQUAL, LEAST, OUTLIER
 from edge_kp.files import replacing
+from edge_kp.training.calibration.search import ALONE, EQUAL, LEAST, OUTLIER
 from edge_kp.training.quantise import STYLES
 
 FILES = ("report.json", "manifest.json", "ranges.json", "README.md", "layers.png")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from calibration.inputs import Held
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.cascade import Cascade
 from edge_kp.errors import DataError
@@ -17,6 +16,7 @@ from edge_kp.geometry import box_iou
 from edge_kp.locator import NetworkLocator
 from edge_kp.metrics import nme
 from edge_kp.modeldir import ModelSpec
+from edge_kp.training.calibration.inputs import Held
 from edge_kp.training.evaluation import evaluate
 from edge_kp.training.quantise import METHODS, STYLES, Ranges, layer_names, measure_ranges, to_int8
 from edge_kp.types import Array

@@ -1,4 +1,4 @@
-"""``python -m calibration``: one command from a folder of images to the files of all precisions."""
+"""``python -m edge_kp.calibrate``: one command from a folder of images to the files of all precisions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import calibration.__main__ as command
+from edge_kp import calibrate
 from edge_kp.detector import Detector
 from edge_kp.modeldir import file_digest, read_model
+from edge_kp.training import calibrating
+from edge_kp.training.calibration import search
+from edge_kp.training.calibration.report import page as text_of
 from edge_kp.training.datasets import Dataset, load_dataset
 from edge_kp.training.quantise import METHODS, STYLES, TYPED, fp32_files, layer_names, write_precisions
 
@@ -33,7 +36,7 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     model = Path(shutil.copytree(tiny_model, folder / "tiny"))
     with pytest.MonkeyPatch.context() as patch:
         # Each layer takes a while; the last ones stand for all.
-        patch.setattr("calibration.search.layer_names", lambda *args: layer_names(*args)[-3:])
+        patch.setattr(search, "layer_names", lambda *args: layer_names(*args)[-3:])
         assert run(model, folder / "report", "--images", "32", "--seed", "2") == 0
     assert {path.name for path in folder.iterdir()} == {"tiny", "report"}, "something was left behind"
     return model, folder / "report"
@@ -41,7 +44,7 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def run(model: Path, report: Path, *more: str) -> int:
     data = () if "--data" in more else DATA
-    return command.main(["--model", str(model), "--report", str(report), *data, *more])
+    return calibrate.main(["--model", str(model), "--report", str(report), *data, *more])
 
 
 def test_the_model_folder_is_complete(tiny_model: Path, done: tuple[Path, Path]) -> None:
@@ -88,7 +91,7 @@ def test_the_report_holds_the_figures(done: tuple[Path, Path]) -> None:
     _, folder = done
     report = json.loads((folder / "report.json").read_text())
     assert report["command"] == (
-        "python -m calibration --model tiny --data synthetic:40,seed=5 --images 32 --seed 2"
+        "python -m edge_kp.calibrate --model tiny --data synthetic:40,seed=5 --images 32 --seed 2"
     )
     assert all(list(report["trials"][style]) == list(METHODS) for style in STYLES)
     exact = report["precisions"]["fp32"]["stages"]
@@ -122,11 +125,9 @@ def test_the_ranges_make_the_very_files_again(
 
 
 def test_a_kept_layer_is_told(done: tuple[Path, Path]) -> None:
-    from calibration.report import page
-
     report = json.loads((done[1] / "report.json").read_text())
     report["kept"]["int8"]["stage2"] = ["stage.local.0.0"]
-    assert "- `int8`, stage2: `stage.local.0.0`, 0.0" in page(report)
+    assert "- `int8`, stage2: `stage.local.0.0`, 0.0" in text_of(report)
 
 
 # ---- refusals --------------------------------------------------------------------------------------------
@@ -159,10 +160,10 @@ def test_a_run_that_fails_at_the_end_changes_nothing(
         raise OSError(28, "No space left on device")
 
     first = next(iter(METHODS))
-    monkeypatch.setattr("calibration.search.METHODS", {first: METHODS[first]})
-    monkeypatch.setattr(command, "write_cascades", lambda *_: [])
-    monkeypatch.setattr(command, "layer_shifts", lambda *_: {"stage.stem.0.0": 0.0})
-    monkeypatch.setattr(command, "write_report", full)
+    monkeypatch.setattr(search, "METHODS", {first: METHODS[first]})
+    monkeypatch.setattr(calibrating, "write_cascades", lambda *_: [])
+    monkeypatch.setattr(calibrating, "layer_shifts", lambda *_: {"stage.stem.0.0": 0.0})
+    monkeypatch.setattr(calibrating, "write_report", full)
     assert "No space left" in refused(capsys, copy, tmp_path, "--images", "32")
 
 
@@ -209,6 +210,6 @@ def test_a_blank_photo(
         samples[7] = replace(samples[7], load=partial(np.full, (96, 96, 3), 90, np.uint8), image_size=None)
         return replace(data, samples=tuple(samples))
 
-    monkeypatch.setattr(command, "load_dataset", spoilt)
+    monkeypatch.setattr(calibrating, "load_dataset", spoilt)
     line = refused(capsys, copy, tmp_path, "--images", "32")
     assert re.fullmatch(r"error: synthetic/.*: a blank picture; remove it", line)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration.selection import FEWEST, LIGHTS, choose, in_turns, manifest
 from edge_kp.errors import DataError
 from edge_kp.templates import TemplateBank, build_bank
+from edge_kp.training.calibration.selection import FEWEST, LIGHTS, choose, in_turns, manifest
 from edge_kp.types import Array
 
 

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.inputs import held_out, network_inputs
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.cascade import Cascade
 from edge_kp.geometry import aligned_crop, jitter_box, square_crop
 from edge_kp.locator import fit_square
 from edge_kp.modeldir import read_model
+from edge_kp.training.calibration.inputs import held_out, network_inputs
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.evaluation import evaluate
 from edge_kp.training.regions import key_rng

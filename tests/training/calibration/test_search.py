@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calibration import search
-from calibration.inputs import Held, held_out
-from calibration.search import Judge, best_methods, layer_shifts, layers_to_keep
 from edge_kp.errors import DataError
 from edge_kp.modeldir import ModelSpec, read_model
+from edge_kp.training.calibration import search
+from edge_kp.training.calibration.inputs import Held, held_out
+from edge_kp.training.calibration.search import Judge, best_methods, layer_shifts, layers_to_keep
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.quantise import fp32_files, layer_names, measure_ranges
 

@@ -1,0 +1,18 @@
+"""The optional dependencies: how to get those of a feature."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+
+
+def install(extra: str) -> str:
+    """The pip command for an extra such as ``train``.
+
+    Where edge_kp is installed, pip takes the extra's names from what is there and asks no index for edge_kp
+    itself; where it is not, the only edge_kp that is known to be this one is the project's folder.
+    """
+    try:
+        distribution("edge-kp")
+    except PackageNotFoundError:
+        return f"pip install '.[{extra}]' in the project's folder"
+    return f"pip install 'edge-kp[{extra}]'"

@@ -1,0 +1,200 @@
+"""Choose images, measure ranges, and write files of fewer bits into a model."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
+from edge_kp.cascade import Cascade
+from edge_kp.errors import DataError, ModelError
+from edge_kp.modeldir import (
+    WEIGHTS,
+    ModelSpec,
+    checked_file,
+    file_digest,
+    read_model,
+    write_model_json,
+)
+from edge_kp.parity import load_references
+from edge_kp.templates import TemplateBank
+from edge_kp.training.calibration.inputs import held_out, network_inputs
+from edge_kp.training.calibration.report import write_report
+from edge_kp.training.calibration.search import (
+    Judge,
+    best_methods,
+    judge_files,
+    layer_shifts,
+    layers_to_keep,
+    plan,
+    try_methods,
+)
+from edge_kp.training.calibration.selection import Choice, choose, manifest, pixel_digest
+from edge_kp.training.datasets import Dataset, Sample, load_dataset
+from edge_kp.training.exporting import hold, write_cascades
+from edge_kp.training.quantise import (
+    RANGES_FORMAT,
+    STYLES,
+    TYPED,
+    fp32_files,
+    graph_digest,
+    write_precisions,
+)
+
+MOST_HELD = 150  # samples to judge by that --data leaves over
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a model is calibrated with.
+
+    Attributes:
+        data: sets to choose images from, as ``--data`` names them.
+        validation: sets that the methods are judged by; without one, what ``data`` leaves over.
+        images: how many to calibrate with, at most.
+        seed: of the choice of images.
+    """
+
+    data: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    images: int = 256
+    seed: int = 0
+
+
+def calibrate_model(
+    folder: Path, using: Calibration, reports: Path | None = None
+) -> tuple[dict[str, Any], list[Path]]:
+    """Add the files of fewer bits to a model folder, and write a report.
+
+    Args:
+        reports: folder of the report; default ``calibration/NAME`` of the model, where the program runs.
+
+    Returns:
+        Figures by precision (``stages``: ``nme`` and ``shift`` in % of the reference distance), and the
+        paths of all files written.
+
+    Raises:
+        ModelError: the folder is no intact model, or is compact already.
+        DataError: too few images, unreadable ones, or none left to judge by.
+    """
+    spec = read_model(folder)
+    if WEIGHTS in spec.files:
+        raise ModelError(
+            f"{folder}: was made compact, which is the last step: export it again, calibrate, then compact it"
+        )
+    sources = {name: checked_file(folder, spec, path.name) for name, path in fp32_files(folder).items()}
+    bank = TemplateBank.load(checked_file(folder, spec, "templates.npz"))
+    references = load_references(folder, spec)
+    out = reports or Path("calibration", spec.name)
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    data = load_dataset(using.data, spec.schema)
+    chosen = choose(data.samples, bank, spec.box_rule, using.images, using.seed)
+    judged = _judged(using, data, chosen, spec)
+    cascade = Cascade(spec, *(OnnxRuntimeBackend(sources[name]) for name in ("stage1", "stage2")))
+    inputs = network_inputs(spec, [choice.sample for choice in chosen], cascade, using.seed)
+    judge = Judge(spec, sources, held_out(spec, judged))
+
+    # Beside the model, so that the finished files only have to be renamed.
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        work = Path(temporary)
+        ranges, trials = try_methods(sources, inputs, judge, work)
+        methods = {style: best_methods(trials[style]) for style in STYLES}
+        layers: dict[str, Any] = {
+            name: {
+                s: layer_shifts(source, inputs[name], s, ranges[name][methods[s][name]], work) for s in STYLES
+            }
+            for name, source in sources.items()
+        }
+        kept = {s: {name: layers_to_keep(layers[name][s]) for name in sources} for s in STYLES}
+        digests = {name: graph_digest(source) for name, source in sources.items()}
+        plans = {"format": RANGES_FORMAT, "networks": plan(digests, ranges, methods, kept)}
+        (work / "ranges.json").write_text(json.dumps(plans), encoding="utf-8")
+        written = write_precisions(folder, work / "ranges.json", out=work)
+        if spec.cascade_size:
+            written += write_cascades(work, spec, TYPED)
+        for precision in TYPED:
+            hold(work, precision, references)
+        precisions = {"fp32": judge_files(judge, sources)}
+        for precision in TYPED:
+            precisions[precision] = judge_files(judge, {n: work / f"{n}.{precision}.onnx" for n in sources})
+        report = {
+            "model": spec.name,
+            "command": _command(folder, using),
+            "data": [_short(name) for name in using.data],
+            "images": len(chosen),
+            "seed": using.seed,
+            "validation": {
+                "data": [_short(n) for n in using.validation or using.data],
+                "samples": len(judged),
+            },
+            "precisions": _rounded(precisions),
+            "methods": methods,
+            "trials": _rounded(trials),
+            "kept": kept,
+            "layers": _rounded(layers),
+        }
+        reported = write_report(out, report, manifest(chosen, report["data"], using.seed), plans)
+        _put_in_place(folder, spec, written, report)
+    return precisions, [*(folder / path.name for path in written), *reported]
+
+
+def _judged(using: Calibration, data: Dataset, chosen: Sequence[Choice], spec: ModelSpec) -> list[Sample]:
+    """The samples that methods are judged by: objects of photos that are not calibrated with.
+
+    Raises:
+        DataError: there is none.
+    """
+    taken = {choice.digest for choice in chosen}
+    offered: Sequence[Sample] = data.samples
+    most = MOST_HELD
+    if using.validation:
+        offered = load_dataset(using.validation, spec.schema).samples
+        most = len(offered)
+    found: list[int] = []
+    for i in np.random.default_rng(using.seed).permutation(len(offered)).tolist():
+        if len(found) < most and pixel_digest(offered[i].read()) not in taken:
+            found.append(i)
+    if not found:
+        raise DataError(
+            f"all {len(offered)} images are used to calibrate, none is left to judge by;"
+            " give --validation or fewer --images"
+        )
+    return [offered[i] for i in sorted(found)]
+
+
+def _command(folder: Path, using: Calibration) -> str:
+    """The command line, without the folders of this machine."""
+    words = ["python -m edge_kp.calibrate", f"--model {folder.name}"]
+    words += [f"--data {_short(name)}" for name in using.data]
+    words += [f"--validation {_short(name)}" for name in using.validation]
+    return " ".join([*words, f"--images {using.images}", f"--seed {using.seed}"])
+
+
+def _short(name: str) -> str:
+    """A data set's name without the folders of this machine."""
+    kind, _, rest = name.partition(":")
+    return f"{kind}:{','.join(Path(part).name for part in rest.split(','))}"
+
+
+def _rounded(figures: Any) -> Any:
+    """The same with six digits."""
+    if isinstance(figures, dict):
+        return {name: _rounded(value) for name, value in figures.items()}
+    return float(f"{figures:.6g}")
+
+
+def _put_in_place(folder: Path, spec: ModelSpec, written: Sequence[Path], report: dict[str, Any]) -> None:
+    """Move the finished files into the model, ``model.json`` last."""
+    digests = {path.name: file_digest(path) for path in written}
+    note = {key: report[key] for key in ("data", "images", "validation", "methods", "kept", "precisions")}
+    for path in written:
+        os.replace(path, folder / path.name)
+    card = {**spec.card, "calibration": note}
+    write_model_json(folder, replace(spec, files={**spec.files, **digests}, card=card))
