@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_kp import cascade as cascade_module
 from edge_kp.backends.base import Backend
 from edge_kp.cascade import Cascade
 from edge_kp.errors import BackendError
@@ -193,6 +194,30 @@ def test_several_objects_go_through_in_one_batch() -> None:
     assert set(result.seconds) == {"stage1", "stage2"}
 
 
+def test_many_objects_go_through_in_several_batches_and_come_out_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keypoints = place(0.3, 30, 43, 40)
+    boxes = [tight_box(keypoints) + shift for shift in range(-4, 6)]
+    whole = Cascade(spec(), MapReader(keypoints), MapReader(keypoints))(draw_map(), boxes)
+    monkeypatch.setattr(cascade_module, "AT_ONCE", 4)
+    stage1, stage2 = MapReader(keypoints), MapReader(keypoints)
+    cascade = Cascade(spec(), stage1, stage2)
+    parts = cascade(draw_map(), boxes)
+    assert [shape[0] for shape in stage1.batches] == [shape[0] for shape in stage2.batches] == [4, 4, 2]
+    for name in (
+        *("keypoints", "prior_keypoints", "stage1_keypoints", "stage1_prior_keypoints", "score"),
+        *("visibility", "attributes", "transforms", "wanted"),
+    ):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
+    for i in range(len(boxes)):
+        np.testing.assert_array_equal(parts.crop(i), whole.crop(i))
+    assert set(parts.seconds) == set(whole.seconds)
+    refined = cascade.refine(draw_map(), [keypoints + shift for shift in range(5)])
+    assert [shape[0] for shape in stage2.batches[3:]] == [4, 1]
+    assert refined.keypoints.shape == (5, 5, 2)
+
+
 def test_no_box_asks_no_network() -> None:
     stage1, stage2 = DotReader(), DotReader()
     for boxes in ([], np.zeros((0, 4), np.float32)):
@@ -259,6 +284,13 @@ def test_keypoints_that_are_no_numbers_are_refused(stage: int, bad: float) -> No
     stages[stage].wrong = similarity(0, 1, (bad, 0))
     with pytest.raises(BackendError, match="reader gave values that are not finite"):
         Cascade(spec(), *stages)(draw_map(), [tight_box(keypoints)])
+
+
+def test_keypoints_beyond_any_frame_are_refused() -> None:
+    keypoints = place(0, 30, 43, 40)
+    stage2 = MapReader(keypoints, wrong=similarity(0, 1, (1e37, 0)))
+    with pytest.raises(BackendError, match="beyond any frame"):
+        Cascade(spec(), MapReader(keypoints), stage2)(draw_map(), [tight_box(keypoints)])
 
 
 def test_keypoints_in_one_place_are_no_object() -> None:

@@ -1,7 +1,9 @@
 """The shipped model through the public interface, on frames of the shipped clip."""
 
+import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,7 @@ import onnx
 import pytest
 
 from edge_kp import Detector
+from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_iou, similarity, transform_points
 from edge_kp.modeldir import SHIPPED, read_model
@@ -128,7 +131,13 @@ def test_refuses_other_images(detector, bad, message):
         detector.detect(bad)
 
 
-@pytest.mark.parametrize("bad", [[1, 2, 3], [10, 10, 10, 10], [20, 10, 10, 30], [0, 0, math.nan, 5]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *([1, 2, 3], [10, 10, 10, 10], [20, 10, 10, 30], [0, 0, math.nan, 5], [0, 0, math.inf, 5]),
+        *([0, 0, 1e39, 5], [0, 0, 10**400, 5], [1e12, 1e12, 2e12, 2e12], ["a", "b", "c", "d"], [None] * 4, 7),
+    ],
+)
 def test_refuses_bad_boxes(detector, image, bad):
     with pytest.raises(ValueError, match="box"):
         detector.detect(image, boxes=[bad])
@@ -139,6 +148,94 @@ def test_a_tiny_image_and_a_box_outside_of_it_are_no_fault(detector):
     assert detector.detect(tiny) == []
     (far,) = detector.detect(tiny, boxes=[[500, 500, 600, 600]])
     assert far.score < 0.5
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40_000), (40_000, 2)])
+def test_a_picture_of_any_shape_is_answered(detector, height, width):
+    image = np.full((height, width, 3), 90, np.uint8)
+    assert detector.detect(image) == []
+    (found,) = detector.detect(image, boxes=[[0, 0, 60, 60]])
+    assert np.isfinite(found.keypoints).all()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_boxes_of_several_batches_are_answered_as_alone(image, box, backend):
+    boxes = [box + shift for shift in np.linspace(-8, 8, AT_ONCE + 3)]
+    with Detector("face68", threads=1, backend=backend, precision="fp32") as detector:
+        found = detector.detect(image, boxes=boxes)
+        assert [one.id for one in found] == list(range(len(boxes)))
+        for i in (0, AT_ONCE - 1, AT_ONCE, len(boxes) - 1):
+            (alone,) = detector.detect(image, boxes=[boxes[i]])
+            np.testing.assert_allclose(found[i].keypoints, alone.keypoints, atol=0.02)
+            assert found[i].score == pytest.approx(alone.score, abs=1e-4)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The shipped model in FP32, to be spoilt."""
+    names = ["model.json", "weights.bin", *(f"{n}.fp32.onnx" for n in ("locator", "stage1", "stage2"))]
+    for name in names:
+        shutil.copy(SHIPPED / "face68" / name, tmp_path)
+    return tmp_path
+
+
+def trust(folder, name):
+    """Let model.json name the file as it is now."""
+    described = json.loads((folder / "model.json").read_text())
+    described["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(described))
+
+
+def refusal(folder):
+    with pytest.raises(ModelError) as error:
+        Detector(folder, threads=1, backend="onnxruntime", precision="fp32")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_file_that_differs_from_its_hash_is_refused(copy):
+    path = copy / "stage1.fp32.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "differs from the hash" in refusal(copy)
+
+
+def test_weights_are_held_to_their_hash_even_where_model_json_leaves_them_out(copy):
+    described = json.loads((copy / "model.json").read_text())
+    del described["files"]["weights.bin"]
+    (copy / "model.json").write_text(json.dumps(described))
+    assert "weights.bin" in refusal(copy)
+
+
+def test_a_network_in_the_place_of_another_is_refused_though_its_hash_fits(copy):
+    shutil.copy(copy / "stage2.fp32.onnx", copy / "stage1.fp32.onnx")
+    trust(copy, "stage1.fp32.onnx")
+    assert "is not stage1 in fp32, but stage2 in fp32" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("mean_shape", [[0.1, 0.2]] * 68), ("attributes", ["occlusion"]), ("bank_sha256", "0")]
+)
+def test_a_description_of_another_network_is_refused(copy, key, value):
+    described = json.loads((copy / "model.json").read_text())
+    described[key] = value
+    (copy / "model.json").write_text(json.dumps(described))
+    assert f"was exported with another {key}" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "sub/a.onnx", "..", "a\\b", "c:x", ""])
+def test_a_file_outside_of_the_folder_is_refused(copy, name):
+    described = json.loads((copy / "model.json").read_text())
+    described["files"][name] = "0" * 64
+    (copy / "model.json").write_text(json.dumps(described))
+    assert "is no name of a file in the folder" in refusal(copy)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"format": ' + "9" * 5000 + "}", "null", ""])
+def test_a_description_that_is_none_is_refused(copy, text):
+    (copy / "model.json").write_text(text)
+    assert "model.json" in refusal(copy)
 
 
 def test_refuses_unknown_models_precisions_and_backends():

@@ -287,3 +287,18 @@ def test_extract_far_outside_the_frame_is_black():
     image = np.full((40, 40, 3), 255, np.uint8)
     for size in (8, 400):
         assert not square_crop(np.array([500, 500, 600, 600]), size, 1.0).extract(image).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 40_000), (40_000, 1), (3, 40_000)])
+def test_extract_from_a_frame_longer_than_opencv_warps(shape):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    start = (np.array(shape) > 1000) * 19_500
+    part = image[start[0] : start[0] + 1000, start[1] : start[1] + 1000]
+    x, y = (np.array(shape[::-1]) // 2).tolist()
+    for reach in (5.5, 60):
+        box = np.array([x - reach, y - reach, x + reach, y + reach])
+        moved = box - np.tile(start[::-1], 2)
+        near, expected = (square_crop(b, 16, 1.0).extract(i) for b, i in ((box, image), (moved, part)))
+        assert expected.max() > 50 or reach > 10  # between the samples of a coarse crop a thin frame is lost
+        np.testing.assert_allclose(near.astype(int), expected, atol=1)
+    assert not square_crop(np.array([-90, -90, -50, -50]), 16, 1.0).extract(image).any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from edge_kp import Detector
 from edge_kp.backends import open_backend
+from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, read_model
 from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, table
@@ -69,6 +71,19 @@ def test_every_backend_gives_the_stored_results(tiny_model: Path, backend: str, 
     }  # fmt: skip
     assert all(row.passed for row in rows), table(rows)
     assert max(row.worst for row in rows) > 0 or backend == "onnxruntime"
+
+
+def test_boxes_of_several_batches_are_answered_as_alone_in_one_graph(tiny_model: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    boxes = [np.array([i, i / 2, i + 40.0, i / 2 + 50]) for i in range(AT_ONCE + 3)]
+    with Detector(tiny_model, cascade="fused", backend="onnxruntime", threads=1) as detector:
+        assert detector.fused
+        found = detector.cascade(image, boxes)
+        for i in (0, AT_ONCE - 1, AT_ONCE, len(boxes) - 1):
+            alone = detector.cascade(image, [boxes[i]])
+            for name in ("keypoints", "stage1_keypoints", "score", "visibility", "transforms"):
+                np.testing.assert_allclose(getattr(found, name)[i], getattr(alone, name)[0], atol=0.01)
+            assert np.abs(found.crop(i).astype(int) - alone.crop(0)).mean() < 1
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -142,6 +157,29 @@ def test_damaged_references_are_refused(copy: Path) -> None:
         load_references(copy, read_model(copy))
     trust(copy, FILE)
     with pytest.raises(ModelError, match=r"references\.npz: cannot be read"):
+        load_references(copy, read_model(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("stage1/image", lambda images: images[:0]),
+        ("stage1/image", lambda images: images[:, :5, :5]),
+        ("stage1/image", lambda images: images.astype(float)),
+        ("stage1/score", lambda score: score * np.nan),
+        ("stage1/score", lambda score: score.astype("U9")),
+        ("stage1/score", lambda score: np.zeros(99, np.float32)),
+    ],
+)
+def test_references_that_would_compare_nothing_are_refused(
+    copy: Path, name: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    with np.load(copy / FILE) as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays[name] = change(arrays[name])
+    np.savez(copy / FILE, **arrays)
+    trust(copy, FILE)
+    with pytest.raises(ModelError, match=r"references\.npz: cannot be read \(stage1: "):
         load_references(copy, read_model(copy))
 
 

@@ -40,7 +40,7 @@ def test_flipping_twice_changes_nothing(schema: KeypointSchema) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"keypoints": ("one",)}, "at least 2 keypoints, got 1"),
+        ({"keypoints": ("one",)}, "2 to 4096 keypoints, got 1"),
         ({"flip_pairs": ((0, 3),)}, r"flip_pairs \(0, 3\) is no pair of its 3 points"),
         ({"flip_pairs": ((0, 1), (1, 2))}, "two flip pairs"),
         ({"edges": ((-1, 0),)}, r"edges \(-1, 0\)"),

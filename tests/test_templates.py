@@ -319,8 +319,11 @@ def damaged_files(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     schema = np.array('{"name": "x"}')
     np.savez(tmp_path / "schema.npz", schema=schema, templates=bank.templates, mean_shape=bank.mean_shape)
+    deep = np.array("[" * 200_000)
+    np.savez(tmp_path / "deep.npz", schema=deep, templates=bank.templates, mean_shape=bank.mean_shape)
     (tmp_path / "folder.npz").mkdir()
     names = [
+        "deep.npz",
         "cut.npz",
         "flipped.npz",
         "empty.npz",

@@ -378,6 +378,10 @@ def change_sidecar(engine, **fields):
         ({"format": 2}, "has format 2, this version reads 1"),
         ({"more": 1}, "stage1.fp32.engine.json is damaged"),
         ({"batches": 4}, "stage1.fp32.engine.json is damaged"),
+        ({"batches": []}, "stage1.fp32.engine.json is damaged"),
+        ({"batches": [0, 4]}, "stage1.fp32.engine.json is damaged"),
+        ({"version": "9" * 10**6}, "version: expected a short text"),
+        ({"gpu": "a\nb"}, "gpu: expected a short text"),
     ],
 )
 def test_an_engine_that_does_not_fit_is_refused_with_the_command(trt, network, fields, words):
@@ -409,7 +413,7 @@ def test_all_that_is_wrong_is_told_at_once(trt, network):
     assert text.endswith(" --batch 2")
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}'])
+@pytest.mark.parametrize("damage", ["{", "[]", '{"format": 1}', "[" * 200_000])
 def test_a_damaged_sidecar(trt, network, damage):
     engine, _ = make(trt, network)
     engine.with_name(f"{engine.name}.json").write_text(damage)

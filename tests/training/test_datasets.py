@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,19 @@ def test_damaged_pts_is_named(tmp_path: Path, text: str, message: str) -> None:
     assert message in found
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_never_waited_for(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    add(tmp_path, "a")
+    write_image(tmp_path / "b.jpg")
+    make(tmp_path / "b.pts")
+    assert "b.pts" in problem(lambda: load_dataset([f"ibug:{tmp_path}"]))
+
+
+def test_too_many_points_are_refused(tmp_path: Path) -> None:
+    add(tmp_path, "a", ring(5000))
+    assert "holds 5000 points, more than 4096" in problem(lambda: load_dataset([f"ibug:{tmp_path}"]))
+
+
 def test_every_problem_of_every_set_is_reported_at_once(tmp_path: Path) -> None:
     for stem in ("a", "b", "c", "d", "e"):
         add(tmp_path / "one", stem)
@@ -263,6 +277,13 @@ def _edit(data: dict[str, Any], where: list[Any], value: object) -> dict[str, An
         (["annotations", 0, "keypoints"], [5, 5, 2] * 4, "annotation 7: all points coincide"),
         (["annotations", 0, "image_id"], 99, "annotation 7: no image 99"),
         (["images", 1, "file_name"], "c.png", "image 'c.png' is not in"),
+        (["images", 0, "file_name"], "../a.png", "expected a name within the folder of images"),
+        (["images", 0, "file_name"], "/etc/hostname", "expected a name within the folder of images"),
+        (["images", 0, "file_name"], "x/../../a.png", "expected a name within the folder of images"),
+        (["images", 0, "file_name"], "x" * 300, "' is not in"),
+        (["images", 1, "id"], 1, "two images have the same id"),
+        (["annotations", 0, "keypoints", 0], 10**400, "annotation 7: "),
+        (["categories", 0, "keypoints"], [str(i) for i in range(10**5)], "4096"),
         (["annotations"], [], "holds no annotation with keypoints"),
         (["images"], 3, "is no COCO keypoints file (TypeError"),
         (["categories", 0, "flip_pairs"], [["nose", "wing"]], "'cat': 'wing' is none of its keypoints"),
@@ -331,6 +352,16 @@ def test_wflw_reports_every_bad_line(tmp_path: Path) -> None:
     assert [p.partition("l.txt: ")[2].split(":")[0] for p in found[:3]] == ["line 2", "line 3", "line 5"]
     assert "image 'gone.jpg' is not in" in found[3]
     assert len(found) == 4
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "/etc/hostname", "sub/../../a.jpg", "x" * 300])
+def test_a_list_names_no_image_elsewhere(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / "a.jpg")
+    write_image(tmp_path / "img" / "b.jpg")
+    lines = [wflw_line("b.jpg"), wflw_line(name)]
+    (tmp_path / "l.txt").write_text("\n".join(lines))
+    message = problem(lambda: load_dataset([f"wflw:{tmp_path / 'l.txt'},{tmp_path / 'img'}"]))
+    assert ("is not in" if len(name) > 200 else "expected a name within the folder of images") in message
 
 
 # ---- specs and merging ----------------------------------------------------------------------------
