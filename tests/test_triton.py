@@ -260,7 +260,7 @@ def spoil_batches(trt, kite):
         (spoil_library, "built with tensorrt_rtx, a server needs TensorRT's own", 6),
         (spoil_onnx, "built from another stage1.fp16.onnx", 6),
         (spoil_engine, "cut off, changed or half replaced", 6),
-        (spoil_batches, "runs batches of no size alone", 8),
+        (spoil_batches, "stage1.fp16.engine.json is damaged", 8),
     ],
 )
 def test_an_engine_that_cannot_be_served_is_refused_with_the_command_that_mends_it(

@@ -138,14 +138,14 @@ def check_served(engine: Path, onnx: Path, precision: str) -> EngineInfo:
     def differences(info: EngineInfo) -> Iterator[str]:
         if info.library != "tensorrt":
             yield f"built with {info.library}, a server needs TensorRT's own"
-        if info.batches != every_batch(max(info.batches, default=1)):
-            sizes = ", ".join(map(str, info.batches)) or "no size"
+        if info.batches != every_batch(max(info.batches)):
+            sizes = ", ".join(map(str, info.batches))
             yield f"runs batches of {sizes} alone, a server makes batches of any size"
         yield from _other_files(info, engine, onnx, precision)
 
     info, wrong = _examine(engine, differences)
     if info is None or wrong:
-        most = max(info.batches, default=SERVED_BATCH) if info else SERVED_BATCH
+        most = max(info.batches) if info else SERVED_BATCH
         raise _refusal(wrong, engine, onnx, precision, every_batch(most))
     return info
 

@@ -176,7 +176,11 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     bank = TemplateBank.load(out / "templates.npz")
     stages = [load_stage(out / name / "best.pt", bank.templates) for name in ("stage1", "stage2")]
     for number, stage in enumerate(stages):
-        if stage.config.size != recipe.sizes[number] or stage.config.correct != (number == 0):
+        # A stage 1 that was taken over from another run has that run's correction, or none.
+        wrong = number == 1 and stage.config.correct
+        if number == 0 and not recipe.stage1:
+            wrong = stage.config.correct == ("correction" in recipe.without)
+        if wrong or stage.config.size != recipe.sizes[number]:
             raise ModelError(
                 f"{out}: the checkpoint of stage {number + 1} is not the one that run.json tells of;"
                 " copy the whole run or train again"
