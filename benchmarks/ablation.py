@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, write_result
-from benchmarks.many_runs import train_all
+from benchmarks.many_runs import mean_and_spread, train_all
 from benchmarks.occlusion import covered
 from edge_kp.cli import positive, run_cli
 from edge_kp.geometry import similarity, transform_points
@@ -144,12 +144,7 @@ def _table(figures: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -
     """Variant → condition → figure → mean and spread over the seeds."""
     return {
         variant: {
-            condition: {
-                name: {"mean": round(float(np.mean(v)), 3), "std": round(float(np.std(v, ddof=1)), 3)}
-                if len(v) > 1
-                else {"mean": round(float(v[0]), 3), "std": None}
-                for name, v in values.items()
-            }
+            condition: {name: mean_and_spread(seeds) for name, seeds in values.items()}
             for condition, values in rows.items()
         }
         for variant, rows in figures.items()

@@ -1,4 +1,4 @@
-"""Trains many small runs, several at once, each going on where a killed one stands."""
+"""Many small training runs, several at once, each going on where a killed one stands; what they agree on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from edge_kp.errors import BackendError
@@ -47,3 +48,9 @@ def train_all(runs: Mapping[Path, Sequence[str]], jobs: int) -> None:
             each.add_done_callback(lambda _: bar.update())
         for each in waiting:
             each.result()
+
+
+def mean_and_spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean, and the standard deviation of a sample; None for a single value."""
+    spread = round(float(np.std(values, ddof=1)), 3) if len(values) > 1 else None
+    return {"mean": round(float(np.mean(values)), 3), "std": spread}

@@ -49,9 +49,7 @@ from edge_kp.tracker import Tracker
 from edge_kp.types import Array
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
-SETTLING = (
-    0.2  # share of the run in which memory may still grow: caches fill, every fault comes for the first time
-)
+SETTLING = 1 / 3  # share of the run until every fault has come several times, each at its worst once
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
@@ -137,11 +135,14 @@ class Usage:
         self.rows.append((time.monotonic() - self._start, memory, int(fields["Threads"]), files))
 
     def figures(self) -> dict[str, float]:
-        """Medians over a tenth of the run, once settled and at its end."""
+        """Medians over the first and the last third of the settled part of the run.
+
+        Shorter parts tell of the frames that happen to wait for slow outputs, some MB now and then.
+        """
         rows = np.array(self.rows)
         settled = rows[int(SETTLING * len(rows)) :]
-        tenth = max(1, len(settled) // 8)
-        early, late = np.median(settled[:tenth], 0), np.median(settled[-tenth:], 0)
+        third = max(1, len(settled) // 3)
+        early, late = np.median(settled[:third], 0), np.median(settled[-third:], 0)
         names = ("memory_mb", "threads", "open_files")
         told = {f"{name}_early": round(float(early[i + 1]), 1) for i, name in enumerate(names)}
         told |= {f"{name}_late": round(float(late[i + 1]), 1) for i, name in enumerate(names)}

@@ -137,6 +137,12 @@ def make_parser() -> argparse.ArgumentParser:
     training(
         "--cover", type=number(0, 1), default=0.5, help="share of samples with a random cover (default 0.5)"
     )
+    training(
+        "--bend",
+        type=number(0, 0.1),
+        default=0.0,
+        help="bend samples, by up to this share of a crop's side (default 0; for few pictures: 0.02)",
+    )
     training("--seed", type=natural, default=0)
     training(
         "--amp",
@@ -194,6 +200,7 @@ def _run(args: argparse.Namespace) -> None:
             without=tuple(sorted(set(args.without))),
             turn=args.turn,
             cover=args.cover,
+            bend=args.bend,
         )
         if place.first:
             threads = f", {torch.get_num_threads()} threads" if place.device.type == "cpu" else ""

@@ -11,6 +11,7 @@ import numpy as np
 from edge_kp.geometry import similarity, transform_points
 from edge_kp.types import Array
 
+BEND_CELLS = 5  # of the coarse grid that a bend is drawn on, along each axis
 MIRROR = np.array([[-1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])  # u → 1 - u in crop coordinates
 
 
@@ -20,7 +21,8 @@ class Augmentation:
 
     ``turn``, ``shift`` and ``zoom`` act on stage 1, whose box is uncertain; stage 2 is moved by the
     measured error of stage 1 instead. Without ``moves`` stage 1 sees the box as it is, stage 2 the measured
-    error and no more, and nothing is mirrored.
+    error and no more, and nothing is mirrored. ``bend`` is how far a place in the crop moves at most, in its
+    sides: objects are bent as if drawn on rubber.
     """
 
     turn: float = 30.0
@@ -30,6 +32,7 @@ class Augmentation:
     cover_share: float = 0.40
     colour: float = 0.8
     moves: bool = True
+    bend: float = 0.0
 
 
 def random_transform(rng: np.random.Generator, augmentation: Augmentation, scale: float) -> Array:
@@ -47,6 +50,40 @@ def about_middle(angle: float, scale: float, shift: Array) -> Array:
     middle = np.array([0.5, 0.5])
     turn[:, 2] = middle + shift - turn[:, :2] @ middle
     return turn
+
+
+def random_bend(image: Array, points: Array, rng: np.random.Generator, most: float) -> tuple[Array, Array]:
+    """Bend a crop smoothly (Simard et al. 2003, elastic distortions; Ronneberger et al. 2015, coarse grids).
+
+    Args:
+        image: uint8 (S, S, 3) crop.
+        points: (N, 2) crop coordinates; NaN stays NaN.
+        most: how far any place moves at most, along each axis, crop coordinates.
+
+    Returns:
+        The bent image, and where it shows the points.
+    """
+    size = len(image)
+    cells = rng.uniform(-most, most, (BEND_CELLS, BEND_CELLS, 2)).astype(np.float32)
+    shift = cv2.resize(cells, (size, size), interpolation=cv2.INTER_LINEAR)
+    shift = cv2.GaussianBlur(shift, (0, 0), size / (3 * BEND_CELLS))
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
+    bent = cv2.remap(
+        image,
+        x + size * shift[..., 0],
+        y + size * shift[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    # What lay at a point shows where place + shift(place) is that point.
+    place = points.astype(np.float64)
+    for _ in range(8):
+        at = (np.nan_to_num(place) * size - 0.5).astype(np.float32)
+        moved = cv2.remap(
+            shift, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        place = points - moved[0]
+    return bent, place
 
 
 def random_colour(image: Array, rng: np.random.Generator, strength: float) -> Array:

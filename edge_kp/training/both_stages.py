@@ -69,7 +69,9 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         for samples in (train.samples, held)
     )
     counts = [s.repeat for s in train.samples]
-    augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover, moves="moves" not in recipe.without)
+    augmentation = Augmentation(
+        turn=recipe.turn, cover=recipe.cover, moves="moves" not in recipe.without, bend=recipe.bend
+    )
     labels = (shape_attributes, attributes, schema.flip_index if schema.can_flip else None)
 
     def crops(stage: int, view: StageView) -> tuple[CropDataset, CropDataset]:

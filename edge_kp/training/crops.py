@@ -25,6 +25,7 @@ from edge_kp.training.augment import (
     MIRROR,
     Augmentation,
     about_middle,
+    random_bend,
     random_colour,
     random_cover,
     random_transform,
@@ -171,6 +172,8 @@ class CropDataset:
         border = cv2.BORDER_REPLICATE if augmentation and rng.random() < 0.3 else cv2.BORDER_CONSTANT
         image = crop.extract(region.image, border)
         points = crop.to_crop(keypoints)
+        if augmentation and augmentation.bend > 0:
+            image, points = random_bend(image, points, rng, augmentation.bend)
         labelled = np.asarray(~np.isnan(points).any(1))
         attributes = dict(region.attributes)
         # Unknown visibility of an object that the data set calls occluded teaches nothing.

@@ -70,6 +70,7 @@ class Recipe:
     validation_share: float = 0.05
     turn: float = 30.0
     cover: float = 0.5
+    bend: float = 0.0
 
     @classmethod
     def read(cls, path: Path) -> Recipe:

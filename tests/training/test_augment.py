@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from edge_kp.training.augment import (
     MIRROR,
     Augmentation,
     about_middle,
+    random_bend,
     random_colour,
     random_cover,
     random_transform,
@@ -171,3 +173,28 @@ def test_about_middle_turns_about_the_middle(angle: float, scale: float, du: flo
 def test_mirroring_twice_changes_nothing() -> None:
     np.testing.assert_array_equal(transform_points(MIRROR, np.array([[0.2, 0.7]])), [[0.8, 0.7]])
     np.testing.assert_array_equal(compose(MIRROR, MIRROR), np.eye(2, 3))
+
+
+@settings(deadline=None, max_examples=30)
+@given(seeds)
+def test_a_bend_takes_the_points_along(seed: int) -> None:
+    """Dots drawn at the points lie where the bent points say."""
+    size, points = 128, np.array([[0.2, 0.25], [0.5, 0.5], [0.75, 0.3], [0.3, 0.8], [0.8, 0.75]])
+    bent = []
+    for point in points:  # one by one, so that each dot can be told
+        image = np.zeros((size, size, 3), np.uint8)
+        centre = np.round((point * size - 0.5) * 16).astype(int).tolist()
+        cv2.circle(image, centre, 4 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        out, moved = random_bend(image, points, np.random.default_rng(seed), 0.03)
+        y, x = np.mgrid[0:size, 0:size]
+        weight = out[..., 0] / out[..., 0].sum(dtype=float)
+        bent.append([((x + 0.5) * weight).sum() / size, ((y + 0.5) * weight).sum() / size])
+    np.testing.assert_allclose(bent, moved, atol=0.6 / size)
+    assert 0 < np.abs(moved - points).max() <= 0.03
+
+
+def test_unlabelled_points_stay_so_when_bent() -> None:
+    points = np.array([[0.5, 0.5], [np.nan, np.nan]])
+    _, moved = random_bend(np.zeros((32, 32, 3), np.uint8), points, np.random.default_rng(0), 0.05)
+    assert np.isfinite(moved[0]).all()
+    assert np.isnan(moved[1]).all()
