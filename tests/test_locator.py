@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_kp.backends.base import Backend
+from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou
 from edge_kp.locator import DOUBLE, MOST, ImageLocator, NetworkLocator, fit_square, suppress
 
@@ -252,6 +253,21 @@ def test_of_too_many_boxes_the_likeliest_are_looked_at() -> None:
     found, scores = locate.search(np.zeros((200, 200, 3), np.uint8))
     np.testing.assert_allclose(scores, np.sort(score)[::-1][:MOST], atol=1e-6)
     np.testing.assert_allclose(found, boxes[np.argsort(-score)][:MOST], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("box", "score"),
+    [
+        ([0.1, 0.1, math.nan, 0.5], 0.9),
+        ([0.1, 0.1, math.inf, 0.5], 0.9),
+        ([0.5, 0.1, 0.2, 0.5], 0.9),
+        ([0.1, 0.1, 0.5, 0.5], math.nan),
+    ],
+)
+def test_a_network_that_gives_no_boxes_is_no_empty_frame(box: list[float], score: float) -> None:
+    locator = NetworkLocator(Given(np.array([[0.1, 0.1, 0.3, 0.3], box]), np.array([0.8, score])), SIZE, 0.5)
+    with pytest.raises(BackendError, match="a score or a box that is none"):
+        locator(np.zeros((40, 50, 3), np.uint8))
 
 
 def test_nothing_found_is_an_empty_result() -> None:

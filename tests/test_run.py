@@ -464,6 +464,9 @@ def test_settings_come_from_a_file_and_flags_win():
         ("[source]\nname = 'a'", "run.toml: source: expected a text or a number"),
         ("source = ", "run.toml: not TOML"),
         ("config = 'other.toml'", "run.toml: config: no such setting"),
+        ('json = "a\\u0000b.jsonl"', "run.toml: json: holds a NUL character"),
+        (f"threads = {'9' * 5000}", "run.toml: not TOML"),
+        (f"threads = {'[' * 100_000}", "run.toml: not TOML: nested too deeply"),
     ],
 )
 def test_a_file_of_settings_that_cannot_be_used_is_one_line(capsys, content, expected):

@@ -1,6 +1,7 @@
 """Sources: real files, real streams, and one clear line for whatever cannot be opened."""
 
 import itertools
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,6 +74,20 @@ def test_a_clip_cut_short_ends_where_its_data_end(clip, tmp_path):
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     frames = read_all(open_source(str(cut)))
     assert 1 <= len(frames) < 12
+
+
+def test_a_source_without_a_name_is_not_the_folder_one_stands_in(tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / "a.png"), picture(0))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match="a source of no name"):
+        open_source("")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_picture_that_has_no_end_is_never_waited_for(tmp_path, make):
+    make(tmp_path / "a.png")
+    with pytest.raises(SourceError, match="can be read as a picture"):
+        open_source(str(tmp_path / "a.png"))
 
 
 def test_a_folder_is_read_in_the_order_people_count_and_a_damaged_picture_is_skipped(tmp_path, caplog):

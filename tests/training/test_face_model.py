@@ -59,6 +59,9 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path) -> None:
         ("parts", np.array("face"), "parts is not JSON of vertex ranges of face, head"),
         ("parts", np.array('{"face": [0, 5]}'), "parts is not JSON"),
         ("parts", np.array("[1]"), "parts is not JSON"),
+        ("parts", np.array("[" * 200_000), "parts is not JSON"),
+        ("parts", np.array('{"face": [0, Infinity]}'), "parts is not JSON"),
+        ("identity", np.zeros((0, 2432, 3), np.float16), "identity is empty"),
     ],
 )
 def test_another_format_is_refused(name: str, value: np.ndarray | None, message: str, tmp_path: Path) -> None:

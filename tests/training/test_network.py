@@ -316,6 +316,12 @@ def test_refuses_widths(width: int) -> None:
         NetworkConfig(64, width, False, NAMES)
 
 
+@pytest.mark.parametrize("change", [{"size": 16 * 10**6}, {"readings": 10**9}, {"hidden": 10**9}])
+def test_refuses_what_no_memory_holds(change: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="expected no size or width above 4096, and up to 16 readings"):
+        NetworkConfig(**{"size": 64, "width": 8, "correct": False, "attributes": NAMES, **change})
+
+
 def test_normalise_keeps_the_colour_order() -> None:
     image = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
     found = normalise(torch.from_numpy(image)).numpy()

@@ -31,6 +31,7 @@ from edge_kp.training.quantise import (
     graph_digest,
     layer_names,
     measure_ranges,
+    read_ranges,
     to_fp16,
     to_int8,
     write_precisions,
@@ -498,6 +499,22 @@ def test_damaged_ranges_are_refused(tiny_model: Path, tmp_path: Path, damage: st
     path.write_text(damage)
     with pytest.raises(ModelError, match=r"ranges\.json: not usable as ranges .*; run .*edge_kp\.calibrate"):
         write_precisions(tiny_model, path, ["int8"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "ends", [[float("nan"), 1], [0, float("inf")], [1, -1], ["0", "1"], [1], 10**400, {}]
+)
+def test_ranges_that_are_none_are_refused(
+    tiny_model: Path, plan_file: Path, tmp_path: Path, ends: object
+) -> None:
+    content = json.loads(plan_file.read_text())
+    measured = content["networks"]["stage1"]["ranges"]["minmax"]
+    measured[next(iter(measured))] = ends
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"ranges\.json: not usable as ranges"):
+        read_ranges(path, fp32_files(tiny_model))
+    assert read_ranges(plan_file, fp32_files(tiny_model)).keys() == {"stage1", "stage2", "locator"}
 
 
 def test_missing_ranges_and_missing_files_are_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -253,7 +253,16 @@ def test_runs_that_cannot_help_are_refused(
     assert message in errors[0]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"data": ', "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", '{"data": ', "\xff", "[" * 200_000, '{"data": "synthetic:9"}', '{"data": [7]}'),
+        *(f'{{"data": ["synthetic:9"], {wrong}}}' for wrong in (
+            '"sizes": [48]', '"sizes": [48, "64"]', '"sizes": [48.5, 64]', '"scale": NaN', '"scale": [1.6]',
+            '"k": "64"', '"amp": 1', '"trunks": ["plain", 7]',
+        )),
+    ],
+)  # fmt: skip
 def test_a_damaged_recipe_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ModelError, match=r"run\.json: not a training run"):
