@@ -30,7 +30,8 @@ class KeypointSchema:
 
     Raises:
         ValueError: an index out of range, a point in two pairs, equal reference points, names that are no
-            texts or not different, or fewer than 2 or more than :data:`edge_kp.schema.MOST_KEYPOINTS` of them.
+            texts or not different, or fewer than 2 or more of them than
+            :data:`edge_kp.schema.MOST_KEYPOINTS`.
     """
 
     name: str
