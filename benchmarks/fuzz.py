@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m benchmarks.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--mutations", type=natural, default=60, metavar="N", help="random cases a kind (default 60)")
+    add("--mutations", type=natural, default=200, metavar="N", help="random cases a kind (default 200)")
     add("--seed", type=natural, default=0, help="of the random cases")
     add("--kind", action="append", default=[], help="try this kind alone; can be repeated")
     add(

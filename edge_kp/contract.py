@@ -10,7 +10,7 @@ import numpy as np
 from edge_kp.backends.base import Backend
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json
-from edge_kp.modeldir import ModelSpec
+from edge_kp.modeldir import NETWORKS, PRECISIONS, ModelSpec
 
 _ADVICE = "copy the whole model folder or export it again"
 _ROUNDING = 1e-3
@@ -26,7 +26,9 @@ def check_contract(path: Path, spec: ModelSpec, network: str, precision: str) ->
     content = path.read_bytes()
     told = [_metadata(content, f"edge_kp.{key}") for key in ("network", "precision", "spec")]
     if told[:2] != [network, precision]:
-        raise ModelError(f"{path}: is not {network} in {precision}, but {told[0]} in {told[1]}; {_ADVICE}")
+        known = told[0] in NETWORKS and told[1] in PRECISIONS
+        but = f"{told[0]} in {told[1]}" if known else "a file that does not tell what it is"
+        raise ModelError(f"{path}: is not {network} in {precision}, but {but}; {_ADVICE}")
     try:
         carried = dict(parse_json(told[2] or ""))
     except (ValueError, TypeError) as error:

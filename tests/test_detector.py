@@ -212,6 +212,10 @@ def test_a_network_in_the_place_of_another_is_refused_though_its_hash_fits(copy)
     shutil.copy(copy / "stage2.fp32.onnx", copy / "stage1.fp32.onnx")
     trust(copy, "stage1.fp32.onnx")
     assert "is not stage1 in fp32, but stage2 in fp32" in refusal(copy)
+    spoilt = (copy / "stage2.fp32.onnx").read_bytes().replace(b"stage2", b"sta\ne2")
+    (copy / "stage1.fp32.onnx").write_bytes(spoilt)
+    trust(copy, "stage1.fp32.onnx")
+    assert "is not stage1 in fp32, but a file that does not tell what it is" in refusal(copy)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
                 continue
             image = entries.get(annotation["image_id"])
             if image is None:
-                where = str(annotation["image_id"])[:80]
-                problems.append(f"{file}: annotation {_id(annotation)}: no image {where}")
+                missing = _short(annotation["image_id"])
+                problems.append(f"{file}: annotation {_short(annotation['id'])}: no image {missing}")
                 continue
             path = paths[image["id"]]
             if path is None:
@@ -66,7 +66,7 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             try:
                 sample = _sample(file, annotation, image, path, len(names))
             except (ValueError, OverflowError) as error:
-                problems.append(f"{file}: annotation {_id(annotation)}: {error}")
+                problems.append(f"{file}: annotation {_short(annotation['id'])}: {error}")
                 continue
             if sample is not None:
                 samples.append(sample)
@@ -101,8 +101,9 @@ def _find(folders: Sequence[Path], name: str) -> Path | None:
     return next((folder / name for folder in folders if is_there(folder / name)), None)
 
 
-def _id(annotation: Mapping[str, Any]) -> str:
-    return " ".join(str(annotation["id"])[:80].split())
+def _short(value: Any) -> str:
+    """A number or name that the file gives, fit for a line."""
+    return " ".join(str(value)[:80].split())
 
 
 def _names(file: Path, category: Mapping[str, Any]) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ def _category(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(categories) > 1:
         categories = [c for c in categories if c["id"] in used] or categories
     if len(categories) > 1:
-        found = ", ".join(str(c.get("name")) for c in categories)
+        found = ", ".join(_short(c.get("name")) for c in categories)
         raise DataError(f"{file}: has several categories with keypoints ({found}); split it, one file each")
     if not categories:
         raise DataError(

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from edge_kp.errors import ModelError
 from edge_kp.training.checkpoints import Log, load_checkpoint, save_checkpoint
+from edge_kp.training.facemesh import straighten
 from edge_kp.training.losses import Batch
 from edge_kp.training.network import normalise
 from edge_kp.types import Array
@@ -137,6 +138,7 @@ def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None
             progress = (epoch * steps + step) / (loop.epochs * steps)
             for group in optimizer.param_groups:
                 group["lr"] = loop.learning_rate * one_cycle(progress)
+            straighten(net, progress)
             with torch.autocast(place.device.type, torch.bfloat16, enabled=loop.amp):
                 output = parallel(normalise(batch["image"]))
             parts = task.loss(output, batch)
@@ -145,6 +147,7 @@ def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None
             nn.utils.clip_grad_norm_(net.parameters(), 20.0)
             optimizer.step()
             _update_average(average, net, loop.ema_decay, epoch * steps + step)
+            straighten(average, progress)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value.detach()
 

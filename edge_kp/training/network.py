@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_kp.training.facemesh import FaceMeshTrunk
 from edge_kp.training.pretrained import EfficientNetLite0
 from edge_kp.training.sampling import apply_affine, exact_product, gather_cells, pixel_grid, sample
 from edge_kp.types import Array
 
-TRUNKS = ("plain", "lite0")
+TRUNKS = ("plain", "lite0", "facemesh")
 LARGEST = 4096  # size or width
 MOST_READINGS = 16
 
@@ -33,7 +34,8 @@ class NetworkConfig:
         residual: correct the prior keypoints; False gives them out as they are, for comparison only.
         readings: how often features are read at the keypoints found so far, to correct them.
         hidden: features of each point in a reading.
-        trunk: one of :data:`TRUNKS`; ``lite0`` is pretrained and slow, for a teacher.
+        trunk: one of :data:`TRUNKS`; ``lite0`` is pretrained and slow, for a teacher; ``facemesh`` is
+            pretrained on faces, and quick.
         taught: channels of the teacher's feature map that is foretold in training; 0 without a teacher.
     """
 
@@ -59,6 +61,8 @@ class NetworkConfig:
             raise ValueError(f"expected no size or width above {LARGEST}, and up to {MOST_READINGS} readings")
         if self.trunk not in TRUNKS:
             raise ValueError(f"trunk: expected one of {', '.join(TRUNKS)}, got {self.trunk!r}")
+        if self.trunk == "facemesh" and self.size % 32:
+            raise ValueError(f"input size: expected a multiple of 32 for the trunk facemesh, got {self.size}")
 
 
 class StageOutput(NamedTuple):
@@ -219,9 +223,9 @@ class StageNet(nn.Module):
         w = config.width
         self.correction = CorrectionNet(config.size) if config.correct else None
         channels: tuple[int, ...] = (w, 2 * w, 4 * w, 5 * w)
-        self.pretrained = None
-        if config.trunk == "lite0":
-            self.pretrained = EfficientNetLite0()
+        self.pretrained: EfficientNetLite0 | FaceMeshTrunk | None = None
+        if config.trunk != "plain":
+            self.pretrained = EfficientNetLite0() if config.trunk == "lite0" else FaceMeshTrunk()
             channels = self.pretrained.channels
             self.lateral_quarter = conv_bn(channels[0], w, 1)
         else:

@@ -69,7 +69,7 @@ def test_a_seed_makes_the_same_cases() -> None:
 
 
 def test_a_few_cases_of_files_are_answered_or_refused() -> None:
-    kinds = ["engine", ".pts", "COCO", "WFLW", "face model", "picture"]
+    kinds = [kind for kind in KINDS if kind not in ("boxes", "network")]  # whose cases take long
     found = fuzz.fuzz(fuzz.CASES, 2, 1, only=kinds, progress=False)
     assert found["defects"] == []
     assert all(found["kinds"][kind]["refused"] > 5 for kind in kinds)

@@ -276,6 +276,7 @@ def _edit(data: dict[str, Any], where: list[Any], value: object) -> dict[str, An
         (["annotations", 0, "keypoints", 0], 5000, "annotation 7: keypoint 0 at (4999.5, 20.0) lies far"),
         (["annotations", 0, "keypoints"], [5, 5, 2] * 4, "annotation 7: all points coincide"),
         (["annotations", 0, "image_id"], 99, "annotation 7: no image 99"),
+        (["annotations", 0, "image_id"], "a\nb", "annotation 7: no image a b"),
         (["images", 1, "file_name"], "c.png", "image 'c.png' is not in"),
         (["images", 0, "file_name"], "../a.png", "expected a name within the folder of images"),
         (["images", 0, "file_name"], "/etc/hostname", "expected a name within the folder of images"),
