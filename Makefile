@@ -35,6 +35,7 @@ wheel: .venv/test-ready
 
 .venv/test-ready: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps mediapipe==0.10.14
 	touch $@ .venv/run-ready
 
 clean:

@@ -89,7 +89,8 @@ def make_parser() -> argparse.ArgumentParser:
         nargs=2,
         default=("plain", "plain"),
         metavar=("T1", "T2"),
-        help="plain (default), or lite0: starts from ImageNet weights and is slow, for a teacher",
+        help="plain (default); facemesh: starts from MediaPipe's face net; lite0: from ImageNet, slow, for"
+        " a teacher",
     )
     model(
         "--scale",

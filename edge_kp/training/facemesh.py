@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_kp.errors import BackendError
+from edge_kp.extras import install
 from edge_kp.types import Array
 
 # Channels of every block; the first of a group halves the resolution, but for the first group.
@@ -25,7 +26,6 @@ _GIVEN = (1, 2, 3, 4)  # groups whose maps are given out: at 1/4, 1/8, 1/16 and 
 _STRAIGHT = 0.3  # share of a training after which every Bent is a ReLU
 _FILE = "modules/face_landmark/face_landmark.tflite"
 _OPERATORS = ("DEQUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D", "PRELU")
-_INSTALL = "pip install tflite and pip install --no-deps mediapipe==0.10.14"
 
 
 class Bent(nn.Module):
@@ -141,10 +141,14 @@ class FaceMeshTrunk(nn.Module):
                 continue
             found, constants = next(layers, ("", []))
             if found != kind or [c.shape for c in constants] != [tuple(p.shape) for p in parameters]:
-                raise BackendError(f"{path}: not the face mesh that is known here; {_INSTALL}")
+                raise BackendError(f"{path}: not the face mesh that is known here; {_install()}")
             for parameter, constant in zip(parameters, constants, strict=True):
                 parameter.data = torch.from_numpy(constant)
         self.stem.weight.data = self.stem.weight.data.flip(1)  # made for RGB
+
+
+def _install() -> str:
+    return f"{install('facemesh')} and pip install --no-deps mediapipe==0.10.14"
 
 
 def _weights_file() -> Path:
@@ -153,7 +157,7 @@ def _weights_file() -> Path:
     folders = [] if found is None else list(found.submodule_search_locations or [])
     path = next((Path(folder, _FILE) for folder in folders if Path(folder, _FILE).is_file()), None)
     if path is None:
-        raise BackendError(f"the trunk facemesh starts from MediaPipe's weights: {_INSTALL}")
+        raise BackendError(f"the trunk facemesh starts from MediaPipe's weights: {_install()}")
     return path
 
 
@@ -166,7 +170,7 @@ def _layers(path: Path) -> Iterator[tuple[str, list[Array]]]:
     try:
         from tflite import BuiltinOperator, Model
     except ImportError as error:
-        raise BackendError(f"the trunk facemesh starts from MediaPipe's weights: {_INSTALL}") from error
+        raise BackendError(f"the trunk facemesh starts from MediaPipe's weights: {_install()}") from error
     names = {getattr(BuiltinOperator, name): name for name in _OPERATORS}
     model = Model.GetRootAsModel(path.read_bytes(), 0)
     graph = model.Subgraphs(0)
@@ -182,7 +186,7 @@ def _layers(path: Path) -> Iterator[tuple[str, list[Array]]]:
             values = np.frombuffer(raw, np.float16).reshape(tensor.ShapeAsNumpy())
             constants[int(operator.Outputs(0))] = values.astype(np.float32)
         elif name is not None:
-            yield name, [_in_torch_order(name, constants[j]) for j in inputs[1:]]
+            yield name, [_in_torch_order(name, constants[j]) for j in inputs[1:] if j in constants]
 
 
 def _in_torch_order(name: str, constant: Array) -> Array:

@@ -1,8 +1,9 @@
 """Which parts of an exported network bear fewer bits, told from the graph alone.
 
-The *trunk* is where feature maps turn into feature maps: convolutions, their ReLU, sums and enlarging, and
-the hidden layers behind them. It may be 8 bits wide. What leads from there to keypoints, scores or places to
-read at never is; of that, only what flows from one layer of weights to the next may be 16 bits wide.
+The *trunk* is where feature maps turn into feature maps: convolutions, their ReLU, sums, pooling, padding and
+enlarging, and the hidden layers behind them. It may be 8 bits wide. What leads from there to keypoints,
+scores or places to read at never is; of that, only what flows from one layer of weights to the next may be
+16 bits wide.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Container
 from onnxscript import ir
 
 LAYERS = ("Conv", "Gemm")
-FOLLOWERS = ("Relu", "Add", "Resize", "Reshape")
+FOLLOWERS = ("Relu", "Add", "Resize", "Reshape", "MaxPool", "Pad")
 # What passes features on to a next layer, beside the trunk: how the points read and blend them, and 8 bits.
 _PASS = (
     *FOLLOWERS,
