@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edge_kp.errors import BackendError
 from edge_kp.extras import install
+from edge_kp.training.pretrained import SameConv
 from edge_kp.types import Array
 
 # Channels of every block; the first of a group halves the resolution, but for the first group.
@@ -61,21 +62,15 @@ def straighten(net: nn.Module, progress: float) -> None:
             module.left.fill_(max(0.0, 1 - progress / _STRAIGHT))
 
 
-class _Halving(nn.Conv2d):
-    """A depthwise 3×3 convolution of every second pixel, padded as TensorFlow does: at the end alone."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (0, 1, 0, 1)))
-
-
 class _Block(nn.Module):
     """Depthwise 3×3, then 1×1, around a shortcut, whose missing channels are zero."""
 
     def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
         super().__init__()
-        kind = _Halving if halve else nn.Conv2d
-        stride, pad = (2, 0) if halve else (1, 1)
-        self.depthwise = kind(inputs, inputs, 3, stride, pad, groups=inputs)
+        if halve:
+            self.depthwise: nn.Conv2d = SameConv(inputs, inputs, 3, 2, groups=inputs, bias=True)
+        else:
+            self.depthwise = nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs)
         self.pointwise = nn.Conv2d(inputs, outputs, 1)
         self.bent = Bent(outputs)
         self.halve, self.missing = halve, outputs - inputs
@@ -83,7 +78,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(self.depthwise(x))
         if self.halve:
-            x = F.max_pool2d(x, 2)
+            x = F.max_pool2d(x, 2, ceil_mode=x.shape[-1] % 2 == 1)
         if self.missing:
             x = F.pad(x, (0, 0, 0, 0, 0, self.missing))
         return self.bent(x + y)
@@ -101,7 +96,7 @@ class FaceMeshTrunk(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         inputs = _GROUPS[0][0]
-        self.stem = _Halving(3, inputs, 3, 2)
+        self.stem = SameConv(3, inputs, 3, 2, bias=True)
         self.bent = Bent(inputs)
         self.groups = nn.ModuleList()
         for at, (outputs, count) in enumerate(_GROUPS):

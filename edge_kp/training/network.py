@@ -61,8 +61,6 @@ class NetworkConfig:
             raise ValueError(f"expected no size or width above {LARGEST}, and up to {MOST_READINGS} readings")
         if self.trunk not in TRUNKS:
             raise ValueError(f"trunk: expected one of {', '.join(TRUNKS)}, got {self.trunk!r}")
-        if self.trunk == "facemesh" and self.size % 32:
-            raise ValueError(f"input size: expected a multiple of 32 for the trunk facemesh, got {self.size}")
 
 
 class StageOutput(NamedTuple):

@@ -30,11 +30,13 @@ _GIVEN = (1, 2, 4, 6)
 _DROP = 0.1  # share of the deepest blocks that a training step leaves out (stochastic depth)
 
 
-class _Conv(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow does: of an odd number, the end gets more."""
+class SameConv(nn.Conv2d):
+    """A convolution padded as TensorFlow does: of an odd number, the end gets more."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -57,9 +59,9 @@ class _Block(nn.Module):
         wide = inputs * expand
         self.expands = expand != 1
         if self.expands:
-            self._expand_conv, self._bn0 = _Conv(inputs, wide, 1), _norm(wide)
-        self._depthwise_conv, self._bn1 = _Conv(wide, wide, kernel, stride, groups=wide), _norm(wide)
-        self._project_conv, self._bn2 = _Conv(wide, outputs, 1), _norm(outputs)
+            self._expand_conv, self._bn0 = SameConv(inputs, wide, 1), _norm(wide)
+        self._depthwise_conv, self._bn1 = SameConv(wide, wide, kernel, stride, groups=wide), _norm(wide)
+        self._project_conv, self._bn2 = SameConv(wide, outputs, 1), _norm(outputs)
         self.shortcut = stride == 1 and inputs == outputs
         self.drop = drop
 
@@ -86,7 +88,7 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_stem, self._bn0 = _Conv(3, 32, 3, 2), _norm(32)
+        self._conv_stem, self._bn0 = SameConv(3, 32, 3, 2), _norm(32)
         blocks: list[nn.Module] = []
         self._ends: list[int] = []
         count, inputs = sum(row[0] for row in _ROWS), 32

@@ -93,9 +93,11 @@ def test_a_stage_learns_in_all_its_layers() -> None:
     assert out.features.shape == (2, 16, 16, 16)
 
 
-def test_a_size_that_cannot_be_halved_five_times_is_refused() -> None:
-    with pytest.raises(ValueError, match="multiple of 32 for the trunk facemesh, got 80"):
-        NetworkConfig(80, 16, False, (), trunk="facemesh")
+def test_a_side_that_is_odd_on_the_way_is_rounded_up() -> None:
+    net = stage(80).eval()
+    maps = net.pretrained(torch.zeros(1, 3, 80, 80))  # type: ignore[misc]
+    assert [m.shape[2:] for m in maps] == [(20, 20), (10, 10), (5, 5), (3, 3)]
+    assert net(torch.zeros(1, 3, 80, 80)).keypoints.shape == (1, 6, 2)
 
 
 @pytest.mark.parametrize("package", ["tflite", "mediapipe"])

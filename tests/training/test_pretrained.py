@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from edge_kp.errors import BackendError
 from edge_kp.training.network import NetworkConfig, StageNet, normalise
-from edge_kp.training.pretrained import EfficientNetLite0, _Conv
+from edge_kp.training.pretrained import EfficientNetLite0, SameConv
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from edge_kp.training.pretrained import EfficientNetLite0, _Conv
 )
 def test_convolutions_pad_as_tensorflow_does(side: int, kernel: int, stride: int) -> None:
     """SAME: ceil(side / stride) outputs, what is missing shared between both ends, the odd one at the end."""
-    conv = _Conv(1, 1, kernel, stride)
+    conv = SameConv(1, 1, kernel, stride)
     conv.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     x = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(1))
     outputs = -(-side // stride)
