@@ -21,8 +21,8 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 # Nodes that multiply and accumulate as well, or hold others that may: better no figure than a wrong one.
-UNKNOWN = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DeformConv", "Einsum", "Attention",
-           "RNN", "LSTM", "GRU", "If", "Loop", "Scan")  # fmt: skip
+UNKNOWN = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DeformConv", "Einsum",
+           "Attention", "RNN", "LSTM", "GRU", "If", "Loop", "Scan")  # fmt: skip
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
