@@ -23,6 +23,7 @@ def plot(rows: Sequence[Row], grown: Mapping[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     few_objects, few_sources = (min(row[what] for row in rows) for what in ("objects", "sources"))
     figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained", squeeze=False)
@@ -48,6 +49,9 @@ def plot(rows: Sequence[Row], grown: Mapping[str, Any], path: Path) -> None:
                 if figure_name == "ms" and slope is not None:
                     label = f"{size}{': ' if size else ''}{slope['median']:.2f} ms per further {one}"
                 _line(axis, what, figure_name, points, label)
+        if what != "megapixels":
+            for axis in axes[:, i]:
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[1][i].set_xlabel(_words(what, other, fewest, few_objects))
     axes[0][0].set_ylabel("full speed: ms for a frame of each source")
     axes[1][0].set_ylabel("paced at 30 fps: age of the result, ms")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto
 
 from edge_kp.errors import ModelError
@@ -24,6 +25,8 @@ Shapes = Mapping[str, Shape]
 UNKNOWN = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DeformConv", "Einsum",
            "Attention", "RNN", "LSTM", "GRU", "If", "Loop", "Scan")  # fmt: skip
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+_DAMAGED = (DecodeError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def count(path: Path) -> Cost:
         plain = onnx.load(path, load_external_data=False)
         model = onnx.load(path)
         shapes = infer_shapes(model)
-    except (OSError, ValueError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, *_DAMAGED) as error:
         raise ModelError(f"{path}: cannot be counted ({_line(error)}); export the model again") from error
     by_kind: Counter[str] = Counter()
     for node in model.graph.node:
