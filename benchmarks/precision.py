@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 
 from benchmarks.common import write_result
-from benchmarks.speed import measure
+from benchmarks.timing import measure
 from edge_kp.backends import open_backend
 from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.cli import positive, run_cli

@@ -17,13 +17,14 @@ import pytest
 from edge_kp.backends import cuda, tensorrt
 from edge_kp.backends.cuda import Gpu
 from edge_kp.errors import BackendError
+from edge_kp.modeldir import read_model
 
 ROOT = Path(__file__).parents[2]
 CHECK = ROOT / "benchmarks" / "gpu_check.sh"
 if str(ROOT) not in sys.path:  # the benchmarks are not installed
     sys.path.append(str(ROOT))
 
-from benchmarks import gpu, gpu_measure, legacy_trt86  # noqa: E402
+from benchmarks import gpu, gpu_measure, legacy_trt86, speed_candidates, speed_worker  # noqa: E402
 from benchmarks.common import write_result  # noqa: E402
 from benchmarks.gpu_measure import Candidate, Notes  # noqa: E402
 
@@ -331,6 +332,19 @@ def test_the_result_says_on_what_it_was_measured(built, trt):
     keys = {word.strip() for name in result["definitions"] for word in name.split(",")}
     assert keys >= {"host_ms", "device_ms", "kernels", "graphs", "batch", "p50", "rounds", "staged", "fused"}
     assert trt.log.count("device opened") == trt.log.count("device closed")
+
+
+def test_the_speed_benchmark_tells_the_engines_time_of_those_batches_they_are_for(built):
+    spec = read_model(built)
+    speed_candidates.build_engines(built, spec, ["fp32"])  # which are all there
+    alone = speed_worker.open_network(str(built), "stage1", "tensorrt", "fp32", 1, 2)
+    whole = speed_worker.open_cascade(str(built), "tensorrt", "fp32", 1, 2)
+    assert tuple(alone.batches) == tuple(whole.batches) == (1, 2)
+    assert (alone.about["device"], whole.about["cascade"]) == ("Orin", "fused")
+    for opened in (alone, whole):
+        answer = speed_worker.turn(opened, 2, 3)
+        assert len(answer["ms"]) == 3
+        assert answer["compute_ms"] == [1.0] * 3  # the fake's events tell a millisecond for each engine
 
 
 def test_a_library_without_graphs_is_measured_without_them(built, trt):

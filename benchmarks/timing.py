@@ -1,0 +1,48 @@
+"""What benchmarks of time share: taking turns, percentiles, quartiles, slopes. It needs numpy alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+
+def measure(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds of each candidate, one call a round, the first tenth of the rounds left out."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in tqdm(range(rounds + rounds // 10), "measuring", leave=False):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    kept = {name: np.array(values[rounds // 10 :]) for name, values in times.items()}
+    return {
+        name: {"median_ms": round(float(np.median(v)), 3), "p95_ms": round(float(np.percentile(v, 95)), 3)}
+        for name, v in kept.items()
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p90 and p99, in the unit of the values."""
+    found = np.percentile(np.asarray(values, np.float64), (50, 90, 99))
+    return {name: round(float(v), 4) for name, v in zip(("p50", "p90", "p99"), found, strict=True)}
+
+
+def quartiles(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
+    """The median, and between which two values the middle half lies."""
+    low, half, high = (round(float(v), digits) for v in np.percentile(values, (25, 50, 75)))
+    return {"median": half, "quartiles": [low, high]}
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of the straight line through the points that errs least (squares), in units of y for each of x.
+
+    Raises:
+        ValueError: fewer than two different x.
+    """
+    if len(set(x)) < 2:
+        raise ValueError("a line needs two different x")
+    return float(np.polyfit(np.asarray(x, np.float64), np.asarray(y, np.float64), 1)[0])
