@@ -154,12 +154,14 @@ def unfitted(
     return rows
 
 
-def fitted(fit_points: Array, fit_labels: Array, points: Array, labels: Array) -> dict[str, Any] | None:
-    """A system's errors after a fit; None where it found too few faces of the fit photos for one."""
+def fitted(
+    name: str, fit_points: Array, fit_labels: Array, points: Array, labels: Array
+) -> dict[str, Any] | None:
+    """A system's errors after a fit; None, and said, where it found too few faces of the fit photos."""
     try:
         fit = fit_linear(fit_points, fit_labels)
     except DataError as error:
-        print(error)
+        print(f"not fitted: {name}: {error}")
         return None
     return {**figures(fit(points), labels), "ridge": fit.ridge}
 
@@ -199,7 +201,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         if fit:
             fit_points, fit_labels = collect(workers, files(fit.samples, forbid=True))
             for name, row in systems.items():
-                row["fitted"] = fitted(fit_points[name], fit_labels, points[name], labels)
+                row["fitted"] = fitted(name, fit_points[name], fit_labels, points[name], labels)
         collect(workers, files(test.samples[:BATCH]))  # times are taken on the last file
         answers = take_turns(workers, args.rounds, args.chunk, "times")
         for name, worker in workers.items():
@@ -261,7 +263,7 @@ def _cell(value: float | None) -> str:
     return f"{'–':>9}" if value is None else f"{value:9.2f}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.peer_photos",
         description=__doc__,
@@ -288,7 +290,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--cpu", type=natural, help="the core to run on (default: the last one)")
     add("--name", default="peers-photos", help="of the result's files")
     add("--out", type=Path, default=RESULTS, metavar="DIR")
-    return run_cli(_run, parser, argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_cli(_run, make_parser(), argv)
 
 
 if __name__ == "__main__":

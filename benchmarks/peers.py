@@ -6,6 +6,8 @@ MediaPipe needs an environment of its own, whose Python is ``--peer-python``; wi
     peers/bin/pip install mediapipe==0.10.14
     python -m benchmarks.peers --clip clip.mp4 --peer-python peers/bin/python
 
+Accuracy on labelled photos, and other networks, are in ``benchmarks.peer_photos``.
+
 Each system is a process of its own (``benchmarks.peer_worker``), pinned to one core, one thread. Three parts:
 
 1. One pass over the whole clip: in how many frames a face is found, and how steady its points are.

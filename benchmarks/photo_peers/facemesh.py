@@ -132,7 +132,7 @@ class Base(FaceMesh):
         exits = [out["index"] for out in interpreter.get_output_details() if np.prod(out["shape"]) == 3 * 468]
         self._interpreter, self._entry, (self._exit,) = interpreter, entry["index"], exits
         self._ready = np.random.default_rng(0).uniform(0, 1, (1, SIZE, SIZE, 3)).astype(np.float32)
-        return path.name
+        return f"{path.name} in TensorFlow Lite, without MediaPipe's graph"
 
     def _infer_ready(self) -> object:
         return self._infer(self._ready)

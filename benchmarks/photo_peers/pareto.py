@@ -61,9 +61,7 @@ def draw(systems: Mapping[str, Any], path: Path, title: str) -> None:
         for name, colour, marker in _styles(systems)
     ]
     figure.legend(handles=names, loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(
-        f"{title}. Filled: fitted to the labels; hollow: as it is; line: the front that none is beyond"
-    )
+    figure.suptitle(f"{title}. Filled: fitted to the labels; hollow: as they are; lines: the fronts")
     with replacing(path) as part:
         figure.savefig(part, dpi=110)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import numpy as np
@@ -78,8 +79,11 @@ class Photos:
         return answer
 
 
-def _say(content: dict[str, Any]) -> None:
-    print(json.dumps(content), flush=True)
+def _answers() -> TextIO:
+    """Standard output, for the answers alone: what libraries print there goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
 
 
 def main() -> None:
@@ -88,14 +92,19 @@ def main() -> None:
     parser.add_argument("--options", type=keywords, default={}, help="JSON: keyword arguments of the system")
     parser.add_argument("--cpu", type=int, required=True, help="the only core to run on")
     args = parser.parse_args()
+    answers = _answers()
+
+    def say(content: dict[str, Any]) -> None:
+        print(json.dumps(content), file=answers, flush=True)
+
     pin(args.cpu)
     peer = make_peer(args.system, args.options)
     versions = {"opencv": cv2.__version__, **{name: version(name) for name in peer.packages}}
-    _say({"about": peer.about, "versions": versions, "python": sys.version.split()[0]})
+    say({"about": peer.about, "versions": versions, "python": sys.version.split()[0]})
     photos = Photos(peer)
     for line in sys.stdin:
         request = json.loads(line)
-        _say(photos.time(request) if isinstance(request, int) else photos.points(request))
+        say(photos.time(request) if isinstance(request, int) else photos.points(request))
 
 
 if __name__ == "__main__":
