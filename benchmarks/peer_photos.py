@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS, write_result
-from benchmarks.photo_peers.figures import figures, times
+from benchmarks.photo_peers.figures import DEFINED, figures, times
 from benchmarks.photo_peers.markup import (
     FIT,
     LEAST,
@@ -119,7 +119,7 @@ def start(
     for name, candidate in wanted.items():
         arguments = ["--system", candidate.system, "--cpu", cpu, "--options", json.dumps(candidate.options)]
         try:
-            workers[name] = stack.enter_context(Worker(candidate.python, arguments, WORKER))
+            workers[name] = stack.enter_context(Worker(candidate.python, arguments, WORKER, name))
         except PeerMissing as error:
             if name == OWN:
                 raise
@@ -217,7 +217,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
             "box_side_px": BOX_SIDE,
             "photos_timed": min(BATCH, len(test)),
         },
-        "fit": FIT,
+        "defined": {**DEFINED, "fitted": FIT},
         "systems": systems,
         "skipped": skipped,
         "pareto": {
@@ -246,9 +246,9 @@ def _print(systems: Mapping[str, Any], fronts: Mapping[str, Mapping[str, Sequenc
             if (found := row[markup]) is not None:
                 values = (found["nme"], found["fr10"], *found["by_part"].values())
                 print(f"{name:<26}" + "".join(_cell(v) for v in values))
-    print(f"{'median ms':<26}{'call':>9}{'ratio':>9}{'network':>9}{'ratio':>9}")
+    print(f"{'median ms':<26}{'call':>9}{'ratio':>9}{'network':>9}{'ratio':>9}{'cpu':>9}{'ratio':>9}")
     for name, row in systems.items():
-        clocks = [row["time"][clock] for clock in CLOCKS]
+        clocks = [row["time"][clock] for clock in (*CLOCKS, "cpu_ms")]
         cells = [v for c in clocks for v in ((c["median"], c["ratio"]) if c else (None, None))]
         print(f"{name:<26}" + "".join(_cell(v) for v in cells) + f"   {row['about']}")
     for markup, by_clock in fronts.items():

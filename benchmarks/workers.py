@@ -32,6 +32,7 @@ class Worker:
     Args:
         python: the interpreter to run it with.
         module: what to run, e.g. ``benchmarks.peer_worker``.
+        name: what errors call it.
 
     Attributes:
         about: what it says of itself.
@@ -42,7 +43,11 @@ class Worker:
     """
 
     def __init__(
-        self, python: str, arguments: Sequence[object], module: str = "benchmarks.peer_worker"
+        self,
+        python: str,
+        arguments: Sequence[object],
+        module: str = "benchmarks.peer_worker",
+        name: str = "",
     ) -> None:
         if shutil.which(python) is None:
             raise PeerMissing(f"{python}: no such Python")
@@ -56,7 +61,7 @@ class Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
             text=True,
         )
-        self._python = python
+        self._python, self._name = python, name
         try:
             self.about = self._answer()
         except BaseException:
@@ -89,8 +94,10 @@ class Worker:
         code = self._process.wait()
         self._log.seek(0)
         lines = [line.strip() for line in self._log if line.strip()]
-        kind = PeerMissing if code == NOT_INSTALLED else EdgeKpError
-        return kind(lines[-1] if lines else f"{self._python}: the worker ended with code {code}")
+        line = lines[-1] if lines else f"{self._python}: the worker ended with code {code}"
+        if code == NOT_INSTALLED:
+            return PeerMissing(line)
+        return EdgeKpError(f"{self._name}: {line}" if self._name else line)
 
     def close(self) -> None:
         self._process.terminate()

@@ -170,6 +170,10 @@ class Attention(FaceMesh):
             calculator_params={"facelandmarkcpu__ThresholdingCalculator.threshold": 0.0},
         )
         self._ready = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        try:
+            self._pass(self._ready, Square(np.full(2, SIZE / 2), float(SIZE)))
+        except Exception as error:  # with packages that do not fit it, such as protobuf, it fails in any way
+            not_installed(f"mediapipe is installed and does not run: {type(error).__name__}: {error}")
         return "face_landmark_with_attention.tflite in MediaPipe's graph"
 
     def _infer_ready(self) -> object:

@@ -78,7 +78,7 @@ def batches(
         try:
             yield path, np.stack(labels)
         finally:
-            path.unlink()
+            path.unlink(missing_ok=True)  # after an error the whole folder may be gone
 
 
 def collect(

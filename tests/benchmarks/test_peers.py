@@ -22,7 +22,7 @@ from benchmarks.peer_photos import candidates, fitted, main, start, unfitted
 from benchmarks.photo_peers import facemesh
 from benchmarks.photo_peers.figures import figures
 from benchmarks.photo_peers.markup import LEAST, MEDIAPIPE, PARTS, RIDGES, fit_linear, picked
-from benchmarks.photo_peers.network import NetworkPeer, NetworkSpec
+from benchmarks.photo_peers.network import FacemarkLbf, NetworkPeer, NetworkSpec
 from benchmarks.photo_peers.pareto import coordinates, draw, front
 from benchmarks.photo_peers.photos import as_array
 from edge_kp import Detector
@@ -243,6 +243,11 @@ def test_points_of_a_network_come_back_where_they_are(told: dict[str, Any], tmp_
     spots_network(file, spec)
     peer = NetworkPeer(spec)
     for box, red, blue in BOXES:
+        x0, y0, x1, y1 = box
+        side = max(x1 - x0, y1 - y0)
+        corner = peer.crop(np.array(box)) @ (-0.5, -0.5, 1)  # the outer edge of the first pixel
+        middle = (x0 + x1) / 2 + 0.04 * side, (y0 + y1) / 2 - 0.05 * side
+        np.testing.assert_allclose(corner, middle - 1.5 * side * np.array([0.5, 0.5 * 72 / 96]))
         found = peer.points(spots_picture(red, blue), np.array(box))
         np.testing.assert_allclose(found, [red, blue], atol=0.15)
     assert peer.network is not None
@@ -278,6 +283,20 @@ def test_a_network_that_is_not_as_told_ends_in_one_line(tmp_path: Path) -> None:
     for runtime in ("onnxruntime", "opencv"):
         with pytest.raises(SystemExit, match="cannot load it"):
             NetworkPeer(NetworkSpec("spots", spec.file, runtime=runtime))
+
+
+@pytest.mark.skipif(not hasattr(cv2, "face"), reason="OpenCV has no contributed modules here")
+def test_facemark_starts_in_the_box_that_it_is_told(tmp_path: Path) -> None:
+    # A model without a stage answers its mean shape, which is told from -1 to 1 of the box.
+    shape = np.random.default_rng(0).uniform(-0.9, 0.9, (68, 2))
+    file = cv2.FileStorage(str(tmp_path / "lbf.yaml"), cv2.FILE_STORAGE_WRITE)
+    for key, value in (("stages_n", 0), ("tree_n", 1), ("tree_depth", 1), ("n_landmarks", 68)):
+        file.write(key, value)
+    file.write("regressor_meanshape", shape)
+    file.release()
+    spec = NetworkSpec("lbf", str(tmp_path / "lbf.yaml"), "facemark-lbf", box_scale=1.5, box_shift=(0, 0.1))
+    found = FacemarkLbf(spec).points(np.zeros((240, 320, 3), np.uint8), np.array([100.0, 80, 180, 140]))
+    np.testing.assert_allclose(found, (140, 118) + shape * 60, atol=1.5)  # rounded to whole pixels
 
 
 @pytest.mark.skipif(hasattr(cv2, "face"), reason="OpenCV has its contributed modules here")
@@ -453,7 +472,7 @@ def test_systems_that_are_missing_are_left_out_by_name(
     for system in (own, other):
         assert system["time"]["ms"]["median"] > 0
         assert system["time"]["network_ms"]["median"] > 0
-    assert own["time"]["ms"]["ratio"] == 1
+    assert own["time"]["ms"]["ratio"] == own["time"]["cpu_ms"]["ratio"] == 1
     assert "edge_kp" in result["pareto"]["unfitted"]["ms"]
     assert "edge_kp" in result["pareto"]["fitted"]["network_ms"]
     assert result["fit_photos"] == 10
