@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import write_result
-from benchmarks.peers import Worker, take_turns
+from benchmarks.workers import Worker, take_turns
 from edge_kp.cli import natural, positive, run_cli
 from edge_kp.errors import EdgeKpError
 

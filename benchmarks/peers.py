@@ -6,6 +6,8 @@ MediaPipe needs an environment of its own, whose Python is ``--peer-python``; wi
     peers/bin/pip install mediapipe==0.10.14
     python -m benchmarks.peers --clip clip.mp4 --peer-python peers/bin/python
 
+Accuracy on labelled photos, and other networks, are in ``benchmarks.peer_photos``.
+
 Each system is a process of its own (``benchmarks.peer_worker``), pinned to one core, one thread. Three parts:
 
 1. One pass over the whole clip: in how many frames a face is found, and how steady its points are.
@@ -33,20 +35,17 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.common import write_result
 from benchmarks.peer_worker import CELLS, COMMON, UNTIMED, keywords
+from benchmarks.workers import Answer, Worker, take_turns
 from edge_kp.cli import natural, positive, run_cli
 from edge_kp.errors import EdgeKpError, SourceError
 from edge_kp.types import Array
@@ -59,93 +58,6 @@ LIMITS = ("as_many_as_copies", "always_four")  # how many faces the systems look
 MARGIN = 1.3  # outer eye distances between the common points and the border of a copy
 OTHER_FACE = 0.5  # mean distance of two systems' points in eye distances, above which they show two faces
 LEFT_EYE, RIGHT_EYE = COMMON.index("left_outer_eye"), COMMON.index("right_outer_eye")
-
-Answer = dict[str, list[Any]]
-
-
-class Worker:
-    """A running worker: it says what it is, then answers every number with so many results.
-
-    Args:
-        python: the interpreter to run it with.
-        module: what to run, e.g. ``benchmarks.peer_worker``.
-
-    Attributes:
-        about: what it says of itself.
-
-    Raises:
-        EdgeKpError: it ended; with the last line it wrote.
-    """
-
-    def __init__(
-        self, python: str, arguments: Sequence[object], module: str = "benchmarks.peer_worker"
-    ) -> None:
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        paths = [str(ROOT), os.environ.get("PYTHONPATH")]
-        self._process = subprocess.Popen(
-            [python, "-m", module, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)},
-            text=True,
-        )
-        self._python = python
-        try:
-            self.about = self._answer()
-        except BaseException:
-            self.close()
-            raise
-
-    def run(self, frames: int) -> Answer:
-        """The worker's lists for its next frames."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(f"{frames}\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            raise self._ended() from None
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise self._ended()
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _ended(self) -> EdgeKpError:
-        code = self._process.wait()
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log if line.strip()]
-        return EdgeKpError(lines[-1] if lines else f"{self._python}: the worker ended with code {code}")
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.communicate()
-        self._log.close()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def take_turns(workers: Mapping[Any, Worker], rounds: int, chunk: int, title: str) -> dict[Any, list[Answer]]:
-    """Answers of each worker, one chunk a round, the first tenth of the rounds (at least one) left out."""
-    answers: dict[Any, list[Answer]] = {key: [] for key in workers}
-    skipped = max(1, rounds // 10)
-    for i in tqdm(range(skipped + rounds), title, unit="round", leave=False):
-        order = list(workers) if i % 2 else list(reversed(workers))  # so that none is always the later one
-        for key in order:
-            answer = workers[key].run(chunk)
-            if i >= skipped:
-                answers[key].append(answer)
-    return answers
 
 
 def timed(answers: Sequence[Answer], clock: str = "ms") -> tuple[Array, Array]:
