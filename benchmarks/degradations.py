@@ -99,7 +99,7 @@ DEGRADATIONS: Mapping[str, Degradation] = {
     "jpeg": Degradation(f"quality, at {FACE} pixels", (95, 75, 50, 30, 20, 10, 5), _jpeg, True),
     "noise": Degradation(f"sigma, grey levels at {FACE} pixels", (5, 10, 20, 30, 50, 80), noisy, True),
     JITTER: Degradation("shift and rescale of the box at most, % of its sides", (0, 5, 10, 15, 20, 25, 30)),
-    COVER: Degradation("share of the box covered, %", (10, 20, 30, 40, 50, 60)),
+    COVER: Degradation("share of the keypoints' box covered, %", (10, 20, 30, 40, 50, 60)),
 }
 
 
