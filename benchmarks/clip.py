@@ -3,8 +3,10 @@
 On the shipped clip the true motion of the keypoints is known, not their true place: every frame's keypoints
 are moved back into the photo, and the error is their distance from the median over the uncovered frames.
 Jitter is the root mean square of the frame-to-frame change of that error. The lag is the share of a frame's
-motion by which keypoints stay behind. On any clip the second difference of the keypoints tells how much they
-tremble, in % of the distance between the reference points; on a still object nothing else is in it.
+motion by which keypoints stay behind, ``lag_shift_frames`` the shift of the true path in time, in frames,
+that leaves the least distance to the tracked one. On any clip the second difference of the keypoints tells
+how much they tremble, in % of the distance between the reference points; on a still object nothing else is in
+it.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from edge_kp.types import Array
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
 NOISE = 4.0  # grey levels, standard deviation, on every picture of --still
 STILL = 0.2  # share of the calmest frames that count as still
+MOST_SHIFT = 5  # frames by which a path is thought to be late, or early, at most
 Frames = list[list[Detection]]
 
 
@@ -55,18 +58,24 @@ def _frames(path: Path, still: int) -> Iterator[Frame]:
         source.close()
 
 
-def track(args: argparse.Namespace) -> tuple[Frames, dict[str, Any]]:
-    """Detections of every frame, and figures that need no truth."""
+def track(tracker: Tracker, source: Path, still: int = 0) -> tuple[Frames, dict[str, Any]]:
+    """Detections of every frame, and figures that need no truth.
+
+    Args:
+        still: show the first frame so many times instead, with fresh noise; 0 plays the clip.
+
+    Raises:
+        DataError: no clip, or one without a frame.
+    """
     frames: Frames = []
     times = []
-    with Detector(args.model, threads=args.threads) as detector:
-        tracker = Tracker(detector, args.max_objects, track=args.track, smooth=args.smooth)
-        for frame in tqdm(_frames(args.source, args.still), args.source.name, unit="frame", leave=False):
-            frames.append(tracker.update(frame.image, frame.time_s))
-            times.append(dict(tracker.last_timings))
-        reference, how = detector.schema.reference, f"{detector.precision} in {detector.backend_name}"
+    for frame in tqdm(_frames(source, still), source.name, unit="frame", leave=False):
+        frames.append(tracker.update(frame.image, frame.time_s))
+        times.append(dict(tracker.last_timings))
+    detector = tracker.detector
+    reference, how = detector.schema.reference, f"{detector.precision} in {detector.backend_name}"
     if not frames:
-        raise DataError(f"{args.source}: holds no frame")
+        raise DataError(f"{source}: holds no frame")
     tracking = [1e3 * (t["stage1"] + t["stage2"]) for t in times if t["locate"] == 0 and t["stage2"] > 0]
     searches = [1e3 * t["locate"] for t in times if t["locate"] > 0]
     ids: dict[int, list[int]] = {}
@@ -129,6 +138,10 @@ def against_motion(frames: Frames, about: dict[str, Any], schema_pair: tuple[int
     moved = [truth[i] - truth[i - 1] for i in seen if i > 0]
     behind = [truth[i] - frames[i][0].keypoints for i in seen if i > 0]
 
+    path = np.full((len(rows), *reference.shape), np.nan)
+    for i in seen:
+        path[i] = frames[i][0].keypoints
+
     def percent(values: list[Any]) -> float | None:
         return round(100 * float(np.mean(values)), 3) if values else None
 
@@ -139,7 +152,36 @@ def against_motion(frames: Frames, about: dict[str, Any], schema_pair: tuple[int
         "error_part_covered_percent": percent([error[i] for i in part if i in error]),
         "jitter_rms_percent": round(100 * float(np.sqrt(np.mean(np.sum(np.square(steps), -1)))) / unit, 3),
         "lag_frames": round(float(np.sum(np.multiply(behind, moved)) / np.sum(np.square(moved))), 3),
+        "lag_shift_frames": lag_shift(path, np.stack([truth[i] for i in range(len(rows))])),
     }
+
+
+def lag_shift(path: Array, truth: Array, most: int = MOST_SHIFT) -> float | None:
+    """Frames by which the true path must be delayed to fit the tracked one best, in steps of 0.01.
+
+    Between frames the true path is a straight line. All shifts are judged on the same frames, so the first
+    and last ``most`` take no part.
+
+    Args:
+        path: (T, N, 2) tracked keypoints; NaN where the object was not tracked.
+        truth: (T, N, 2) true ones.
+
+    Returns:
+        From -most (early) to most (late); None where no frame is left, or nothing moves.
+    """
+    at = np.arange(most, len(path) - most)
+    at = at[~np.isnan(path[at]).any(axis=(1, 2))]
+    if not len(at) or not np.ptp(truth, axis=0).any():
+        return None
+    shifts = np.arange(-100 * most, 100 * most + 1) / 100
+
+    def distance(shift: float) -> float:
+        when = at - shift
+        first = np.minimum(np.floor(when).astype(int), len(truth) - 2)
+        part = (when - first)[:, None, None]
+        return float(np.mean(np.square(path[at] - (1 - part) * truth[first] - part * truth[first + 1])))
+
+    return float(min(shifts, key=distance))
 
 
 def against_boxes(frames: Frames, path: Path) -> dict[str, Any]:
@@ -172,7 +214,9 @@ def _read_boxes(path: Path) -> Array:
 
 def _run(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
-    frames, figures = track(args)
+    with Detector(args.model, threads=args.threads) as detector:
+        tracker = Tracker(detector, args.max_objects, track=args.track, smooth=args.smooth)
+        frames, figures = track(tracker, args.source, args.still)
     if args.source.samefile(CLIP) and not args.still:
         pair = read_model(find_model(args.model)).schema.reference
         about = json.loads(CLIP.with_suffix(".json").read_text(encoding="utf-8"))

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, write_result
+from benchmarks.degradations import motion_blur
 from edge_kp import Detector
 from edge_kp.cli import positive, run_cli
 from edge_kp.errors import DataError
@@ -70,12 +71,7 @@ def small(image: Array, keypoints: Array, eyes: float, rng: np.random.Generator)
 def smeared(image: Array, keypoints: Array, length: float, rng: np.random.Generator) -> Array:
     """Moved along a straight line while the shutter was open."""
     angle, reach = rng.uniform(0, np.pi), length * float(np.linalg.norm(keypoints[36] - keypoints[45]))
-    steps = max(1, round(reach))
-    total = np.zeros(image.shape, np.float64)
-    for t in np.linspace(-reach / 2, reach / 2, steps) if steps > 1 else [0.0]:
-        shift = np.array([[1, 0, t * np.cos(angle)], [0, 1, t * np.sin(angle)]])
-        total += cv2.warpAffine(image, shift, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-    return (total / steps).astype(np.uint8)
+    return motion_blur(image, reach, angle)
 
 
 def faces_like(model: FaceModel, count: int, yaw: float, pitch: float, width: float) -> list[int]:

@@ -20,7 +20,7 @@ from edge_kp.files import replacing
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.attributes import ShapeAttributes
-from edge_kp.training.datasets import DATA_HELP, load_dataset
+from edge_kp.training.datasets import DATA_HELP, Sample, load_dataset
 from edge_kp.training.evaluation import (
     BOXES,
     Evaluation,
@@ -83,7 +83,7 @@ def _run(args: argparse.Namespace) -> None:
     ) as detector:
         data = load_dataset(args.data, detector.schema)
         evaluation = evaluate(detector.cascade, data.samples, args.boxes, detector.locator, args.seed)
-        labels = _labels(evaluation, find_model(args.model))
+        labels = attribute_labels(data.samples, find_model(args.model))
     what = f"{detector.model_name} {detector.precision} ({detector.backend_name})"
     title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
     print(summary_table(evaluation.summary(), title))
@@ -107,15 +107,19 @@ def _run(args: argparse.Namespace) -> None:
             print(f"wrote {path}")
 
 
-def _labels(evaluation: Evaluation, folder: Path) -> list[dict[str, float]]:
-    """Attributes of every sample: the data set's own, and rotation read off its shape."""
+def attribute_labels(samples: Sequence[Sample], folder: Path) -> list[dict[str, float]]:
+    """Attributes of every sample: the data set's own, and rotation read off its shape, by the model's bank.
+
+    Args:
+        folder: of the model.
+    """
     try:
         bank = TemplateBank.load(checked_file(folder, read_model(folder), "templates.npz"))
         shape_attributes = ShapeAttributes(bank)
     except ModelError as error:
         print(f"note: no rotation attributes ({error})", file=sys.stderr)
-        return [dict(s.attributes) for s in evaluation.samples]
-    return [{**shape_attributes(s.keypoints.astype(np.float64)), **s.attributes} for s in evaluation.samples]
+        return [dict(s.attributes) for s in samples]
+    return [{**shape_attributes(s.keypoints.astype(np.float64)), **s.attributes} for s in samples]
 
 
 def _millimetres(evaluation: Evaluation, pixel_mm: float, within: Sequence[float]) -> dict[str, Any]:

@@ -68,12 +68,9 @@ class Evaluation:
             errors, radial = self.errors[name], self.radial[name]
             if select is not None:
                 errors, radial = errors[select], radial[select]
-            counted = errors[~np.isnan(errors)]
-            found, near = counted[np.isfinite(counted)], radial[np.isfinite(radial)]
+            near = radial[np.isfinite(radial)]
             rows[name] = {
-                "nme": 100 * float(found.mean()) if len(found) else None,
-                "fr10": 100 * failure_rate(counted) if len(counted) else None,
-                "auc8": 100 * auc(counted) if len(counted) else None,
+                **error_figures(errors),
                 "mean_radial_px": float(near.mean()) if len(near) else None,
             }
         return rows
@@ -131,6 +128,26 @@ def evaluate(
         scores,
         int(np.isnan(scores).sum()),
     )
+
+
+def error_figures(errors: Array, limits: Sequence[float] = (0.10,)) -> dict[str, float | None]:
+    """NME %, the failure rate % at each of ``limits`` (``fr10`` at 0.10), and AUC@8 %.
+
+    Infinite errors are failures that the mean leaves out, NaN does not count, and None stands for no figure.
+
+    Args:
+        errors: (M,) fractions.
+    """
+    counted = errors[~np.isnan(errors)]
+    found = counted[np.isfinite(counted)]
+    return {
+        "nme": 100 * float(found.mean()) if len(found) else None,
+        **{
+            f"fr{100 * limit:g}": 100 * failure_rate(counted, limit) if len(counted) else None
+            for limit in limits
+        },
+        "auc8": 100 * auc(counted) if len(counted) else None,
+    }
 
 
 def detection_rates(distances: Array, limits: Sequence[float]) -> dict[str, float]:
