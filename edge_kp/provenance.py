@@ -1,6 +1,6 @@
 """Where figures come from: when, on what machine, with which versions, code and command.
 
-Imports nothing but the standard library: a benchmark reads this file where the rest of the package cannot run.
+Imports the standard library alone: a benchmark reads this file where the rest of the package cannot run.
 """
 
 from __future__ import annotations
