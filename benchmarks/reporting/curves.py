@@ -27,7 +27,8 @@ def error_curves(results: Sequence[Result]) -> str:
             raise MissingFigure(f"{result.name}.json: errors_percent/…/cascade are no numbers; measure again")
         known = np.sort([error for error in errors if error is not None and error <= MOST])
         shares = np.arange(1, len(known) + 1) / len(errors)
-        points = [(0.0, 0.0), *zip(known, shares, strict=True), (MOST, shares[-1] if len(known) else 0.0)]
+        start, end = (known[0], shares[-1]) if len(known) else (MOST, 0.0)
+        points = [(0.0, 0.0), (start, 0.0), *zip(known, shares, strict=True), (MOST, end)]
         path = " ".join(f"{_x(error):.1f},{_y(share):.1f}" for error, share in points)
         colour = COLOURS[i % len(COLOURS)]
         lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')

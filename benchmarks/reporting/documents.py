@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.reporting.figures import table
-from benchmarks.reporting.results import Results
+from benchmarks.reporting.results import MissingFigure, Results
 from edge_kp.errors import DataError
 from edge_kp.files import replacing
 
@@ -30,9 +30,11 @@ DOCUMENTS = (
     "docs/ceph19.md",
     "edge_kp/models/face68/README.md",
 )
-BLOCK = re.compile(r"<!-- figures: (?P<name>[^\n]*?) -->\n(?P<old>.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(
+    r"^<!-- figures: (?P<name>[^\n]*?) -->\n(?P<old>.*?)<!-- end -->$", re.DOTALL | re.MULTILINE
+)
 NUMBER = re.compile(r"<!--=(?P<path>[^\n>]+) (?P<form>[^\s>]+)-->(?P<old>[^\n<]*)<!--/-->")
-LOOSE = re.compile(r"<!--(?: figures:| end -->|=|/-->)")
+LOOSE = re.compile(r"(?<!`)<!--(?: figures:| end -->|=|/-->)")  # behind ` it is spoken of
 FIRST = re.compile(r"^\s*<!--=", re.MULTILINE)
 SHARE = re.compile(r"\.(\d)%")
 
@@ -95,7 +97,7 @@ def number(path: str, form: str, results: Results) -> str:
     """
     value = results.figure(path)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise DataError(f"{path}: is no number; name one")
+        raise MissingFigure(f"{path}: is no number; name one")
     try:
         if share := SHARE.fullmatch(form):
             return f"{100 * value:.{share[1]}f} %"

@@ -275,9 +275,10 @@ def table(name: str, results: Results) -> Table:
     if name not in TABLES:
         raise MissingFigure(f"no table {name}; there are {', '.join(TABLES)}")
     try:
-        return TABLES[name](results)
+        found = TABLES[name](results)
     except OTHER_SHAPE as error:
-        why = f"{type(error).__name__}: {error}"
-        raise MissingFigure(
-            f"table {name}: its results have another shape ({why}); mend the table"
-        ) from error
+        why = f"its results have another shape ({type(error).__name__}: {error})"
+        raise MissingFigure(f"table {name}: {why}; mend the table") from error
+    if not found.rows:
+        raise MissingFigure(f"table {name}: its results hold no row; measure again")
+    return found

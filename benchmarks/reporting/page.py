@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from html import escape
 from pathlib import Path
 
+from benchmarks.reporting.documents import number
 from benchmarks.reporting.results import OTHER_SHAPE, MissingFigure, Result, Results
-from benchmarks.reporting.sections import OTHERS, SECTIONS, Part, whole
+from benchmarks.reporting.sections import GLANCE, OTHERS, SECTIONS, Part, whole
 from benchmarks.reporting.tables import Table, everything, folded, told
 
 OTHERWISE = "This table reads figures of another shape than these"
@@ -56,8 +57,19 @@ def page(results: Results) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>edge_kp: report</title><style>{STYLE}</style></head>\n<body>\n<h1>edge_kp: report</h1>\n"
-        f"<p>{escape(intro)}</p>\n<nav>{links}</nav>\n{body}\n</body></html>\n"
+        f"<p>{escape(intro)}</p>\n<nav>{links}</nav>\n{_glance(results)}\n{body}\n</body></html>\n"
     )
+
+
+def _glance(results: Results) -> str:
+    """The figures to know first."""
+    rows = []
+    for what, path, form, unit in GLANCE:
+        try:
+            rows.append((what, f"{number(path, form, results)} {unit}".strip()))
+        except MissingFigure as error:
+            rows.append((what, f"not measured ({error})"))
+    return Table(("at a glance", ""), rows).html()
 
 
 def _part(part: Part, results: Results, left: dict[str, Result | None]) -> str:
@@ -66,7 +78,7 @@ def _part(part: Part, results: Results, left: dict[str, Result | None]) -> str:
     found = [result for name in names if (result := left[name])]
     lines = [f"<h3>{escape(part.title)}</h3>", f"<p>{escape(part.about)}</p>" if part.about else ""]
     if not names:
-        lines.append(f"<p class=absent>No {escape(part.pattern)} here: {escape(part.absent)}</p>")
+        lines.append(f"<p class=absent>No {escape(part.pattern)} yet: {escape(part.absent)}</p>")
     elif found:
         lines += [_shown(part, results, found), *_folded(part, found)]
     lines += [_picture(results.pictures[name]) for name in names if left[name] is None]

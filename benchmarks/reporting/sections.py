@@ -63,7 +63,7 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
             outputs,
         ),
         Part("Finding faces", "locate.json", "", "python -m benchmarks.locate", of("locating")),
-        Part("Error curves and worst cases", "*-errors.png", "", "python -m edge_kp.evaluate --plots"),
+        Part("Error curves of every output", "*-errors.png", "", "python -m edge_kp.evaluate --plots"),
         Part("Worst cases", "*worst*", "", "python -m benchmarks.accuracy"),
         Part(
             "The templates", "*-templates.png", "The bank of the shape prior.", "python -m edge_kp.templates"
@@ -149,4 +149,15 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
         Part("On a GPU", "gpu-*", "", "nothing has run on a GPU yet; benchmarks/gpu_check.sh", whole),
     ),
 }
+GLANCE = (  # what, the figure's path and format as in a document, unit
+    ("Error on HELEN validation photos", "accuracy-helen_val-jitter/summary/cascade/nme", ".2f", "% NME"),
+    ("Faces found there", "locate/figures/helen_val/found_percent", ".1f", "%"),
+    ("Both stages, one core, int8", "precision/one_core_ms/openvino int8-cpu staged/median_ms", ".2f", "ms"),
+    ("Tracking a face", "clip-astronaut/figures/tracking_median_ms", ".2f", "ms a frame"),
+    ("Time beside MediaPipe's", "peers-astronaut/figures/time/ratio/median", ".2f", "times"),
+    ("Error while the face is covered", "clip-astronaut/figures/error_part_covered_percent", ".1f", "%"),
+    ("Memory of the process, after half an hour", "soak/memory_mb_late", ".0f", "MB"),
+    ("Bad input: cases", "fuzz/kinds/*/cases", ",", ""),
+    ("crashes among them", "fuzz/kinds/*/crash", ",", ""),
+)
 OTHERS = Part("Other figures", "*", "", "", whole)

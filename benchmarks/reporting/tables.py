@@ -30,7 +30,7 @@ class Table:
         """
         head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
         body = "".join(
-            f"<tr{' class=strong' if i == self.strong else ''}>{''.join(map(_cell, row))}</tr>\n"
+            f"<tr{' class=strong' if i == self.strong else ''}>{_cells(row)}</tr>\n"
             for i, row in enumerate(self.rows)
         )
         table = f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
@@ -43,6 +43,11 @@ class Table:
             cells = map(_plain, row)
             lines.append(_line(f"**{cell}**" if i == self.strong and cell else cell for cell in cells))
         return "\n".join(lines)
+
+
+def _cells(row: Sequence[str]) -> str:
+    first = f"<td>{escape(row[0])}</td>" if row else ""  # a name, even where it begins with a number
+    return first + "".join(map(_cell, row[1:]))
 
 
 def _cell(text: str) -> str:
