@@ -22,13 +22,14 @@ OUTPUTS = {
 }
 NOTES = {"onnxruntime fp16": " (meant for GPUs)", "onnxruntime int8": " (meant for TensorRT)"}
 BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+PHOTO_PEERS = "peers-photos"
 TURNED = "rotation_out_of_plane"
 ERRORS = ("nme", "fr10", "auc8")
 
 
 def fixed(value: Any, digits: int) -> str:
     """A number with so many digits behind the point; – for none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    return "–" if value is None else f"{round(value, digits) + 0.0:,.{digits}f}"  # no -0.0
 
 
 def data_name(spec: str) -> str:
@@ -162,14 +163,15 @@ def clips(results: Results) -> Table:
         how = (result.at("clip"), result.at("track"), result.at("smooth"), told(result.at("max_objects")))
         cells = [fixed(figures[key], digits) if key in figures else "" for key, digits in columns.items()]
         rows.append((*how, *cells, told(len(result.at("figures", "ids")))))
-    return Table(("clip", "--track", "--smooth", "at most", *map(label, columns), "ids"), rows)
+    return Table(("clip", "track", "smooth", "at most", *map(label, columns), "ids"), rows)
 
 
 def peers(results: Results) -> Table:
     """Time beside each peer on every clip, measured in turns on one core."""
-    found = results.matching("peers-*.json")
     rows = []
-    for result in found:
+    for result in results.matching("peers-*.json"):
+        if result.name == PHOTO_PEERS:
+            continue
         times = result.at("figures", "time")
         ours = result.at("figures", "time", "edge_kp")
         for name in (n for n in times if n not in ("edge_kp", "ratio", "cpu_ratio")):
@@ -184,6 +186,21 @@ def peers(results: Results) -> Table:
     return Table(
         ("clip", "ours", "ms a frame", "peer", "its ms", "ours / its, median of turns", "measured"), rows
     )
+
+
+def photo_peers(results: Results) -> Table:
+    """Error and time of every system on the same photos."""
+    result = results[PHOTO_PEERS]
+    rows = []
+    for name, system in result.at("systems").items():
+        errors = [system[markup] or {} for markup in ("unfitted", "fitted")]
+        clocks = [system["time"][clock] or {} for clock in ("ms", "network_ms")]
+        cells = [fixed(error.get(key), 2) for error in errors for key in ("nme", "fr10")]
+        times = [fixed(clock.get(key), 2) for clock in clocks for key in ("median", "ratio")]
+        rows.append((name, *cells, *times))
+    errors_of = (f"{what}{how}" for how in ("", ", fitted") for what in ("NME %", "FR@10 %"))
+    columns = ("a photo, ms", "times ours", "networks alone, ms", "times ours")
+    return Table((f"{result.at('photos')} photos", *errors_of, *columns), rows)
 
 
 def _system(result: Result, name: str) -> str:
@@ -260,7 +277,7 @@ def pose(results: Results) -> Table:
 TABLES: dict[str, Callable[[Results], Table]] = {
     function.__name__: function
     for function in (
-        *(accuracy, turned, precision, kernels, locating, reliability, clips, peers),
+        *(accuracy, turned, precision, kernels, locating, reliability, clips, peers, photo_peers),
         *(ablation, fuzz, weaknesses, landmarks, pose),
     )
 }

@@ -101,13 +101,13 @@ def read_results(folder: Path = RESULTS) -> Results:
         DataError: the folder or files are missing or break the schema, one line for each.
     """
     try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror}; name a folder of results files") from error
     files: dict[str, Result] = {}
     pictures: dict[str, Path] = {}
     problems: list[str] = []
-    for path in paths:
+    for path in sorted(found, key=lambda path: (path.stem, path.suffix)):
         if path.suffix == ".json":
             try:
                 files[path.stem] = read_result(path)

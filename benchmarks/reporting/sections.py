@@ -55,16 +55,16 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
     "Accuracy": (
         Part(
             "Held-back photos",
-            "accuracy*.json",
+            "accuracy-*.json",
             "NME: mean distance of the keypoints in % of the reference distance (faces: between the outer "
             "eye corners). FR@10 %: share of the objects with more than 10 %. AUC@8 %: area under the error "
             "curve up to 8 %.",
             "python -m edge_kp.evaluate --data … --json benchmarks/results/accuracy-DATA-BOXES.json",
             outputs,
         ),
+        Part("By attribute, point, degradation", "accuracy*", "", "python -m benchmarks.accuracy", whole),
         Part("Finding faces", "locate.json", "", "python -m benchmarks.locate", of("locating")),
         Part("Error curves of every output", "*-errors.png", "", "python -m edge_kp.evaluate --plots"),
-        Part("Worst cases", "*worst*", "", "python -m benchmarks.accuracy"),
         Part(
             "The templates", "*-templates.png", "The bank of the shape prior.", "python -m edge_kp.templates"
         ),
@@ -81,13 +81,20 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
     ),
     "Beside peers": (
         Part(
+            "Photos",
+            "peers-photos*",
+            "The same photos and boxes, in turns on one core. Fitted: each labelled point as a weighted sum "
+            "of the system's points, learnt from other photos, so that another markup costs nothing.",
+            "python -m benchmarks.peer_photos",
+            of("photo_peers"),
+        ),
+        Part(
             "Clips",
             "peers*",
             "The systems take turns on the same frames and the same core.",
             "python -m benchmarks.peers",
             of("peers"),
         ),
-        Part("Accuracy against time", "pareto*", "", "python -m benchmarks.peers"),
         Part("Networks alone", "networks.json", "", "python -m benchmarks.networks", whole),
     ),
     "Robustness": (

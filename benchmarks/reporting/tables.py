@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 LONG = 24  # rows; a longer table is folded
+ABREAST = 10  # figures that stand side by side
 UNITS = {"ms": "ms", "percent": "%", "mb": "MB", "px": "px", "mm": "mm", "fps": "FPS", "s": "s", "cm": "cm"}
 Row = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -120,8 +121,12 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[Row]:
-    """Every branch's own figures, with the path to them."""
-    parts = value if isinstance(value, dict) else {str(i + 1): part for i, part in enumerate(value)}
+    """Every branch's own figures, with the path to them; a list's parts are a row each."""
+    if isinstance(value, list):
+        for i, part in enumerate(value):
+            yield (*path, str(i + 1)), dict(_flat(part))
+        return
+    parts = value
     leaves = {key: part for key, part in parts.items() if _is_leaf(part)}
     if leaves:
         yield path, leaves
@@ -130,9 +135,26 @@ def _rows(value: Any, path: tuple[str, ...] = ()) -> Iterator[Row]:
             yield from _rows(part, (*path, key))
 
 
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All figures of a list's part, each in a column of its own."""
+    if not isinstance(value, dict) or _is_leaf(value):
+        yield name or "value", value
+        return
+    for key, part in value.items():
+        yield from _flat(part, f"{name} {key}".strip())
+
+
 def _table(rows: list[Row]) -> Table:
     """One table of rows whose paths are equally long; a path's part is told where it changes."""
     depth = len(rows[0][0])
+    first = rows[0][1]
+    if (
+        not depth
+        and len(rows) == 1
+        and len(first) <= ABREAST
+        and not any(isinstance(v, str) for v in first.values())
+    ):
+        return Table([label(key) for key in first], [[told(value) for value in first.values()]])
     if not depth:
         return Table(("figure", "value"), [(label(k), told(v)) for _, row in rows for k, v in row.items()])
     columns = list(dict.fromkeys(key for _, row in rows for key in row))

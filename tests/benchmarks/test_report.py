@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
 from benchmarks.common import RESULTS, write_result  # noqa: E402
 from benchmarks.reporting.documents import BLOCK, DOCUMENTS, NUMBER, number, update, updated  # noqa: E402
-from benchmarks.reporting.figures import TABLES, table  # noqa: E402
+from benchmarks.reporting.figures import TABLES, fixed, table  # noqa: E402
 from benchmarks.reporting.page import OTHERWISE, page  # noqa: E402
 from benchmarks.reporting.results import Results, read_result, read_results  # noqa: E402
 from benchmarks.reporting.sections import SECTIONS  # noqa: E402
@@ -139,6 +139,8 @@ def test_every_kind_of_bad_input_is_counted_on_the_page(results: Results) -> Non
 
 def test_every_table_has_rows_as_wide_as_its_head(results: Results) -> None:
     for name in TABLES:
+        if name == "photo_peers" and "peers-photos" not in results.files:
+            continue
         found = table(name, results)
         assert found.rows, name
         assert {len(row) for row in found.rows} == {len(found.columns)}, name
@@ -344,6 +346,21 @@ def test_figures_of_another_shape_are_told_and_shown_whole(tmp_path: Path, name:
     assert "12,345" in seen.text
 
 
+def test_systems_on_the_same_photos_stand_side_by_side(tmp_path: Path) -> None:
+    clock = {"median": 1.25, "p90": 2.0, "ratio": 1.0, "ratio_quartiles": [1.0, 1.0]}
+    error = {"nme": 3.333, "fr10": 0.5, "by_part": {}}
+    systems = {
+        "edge_kp": {"unfitted": error, "fitted": error, "time": {"ms": clock, "network_ms": clock}},
+        "other": {"unfitted": None, "fitted": error, "time": {"ms": clock, "network_ms": None}},
+    }
+    put(tmp_path, "peers-photos", photos=108, systems=systems)
+    found = table("photo_peers", read_results(tmp_path))
+    assert found.columns[0] == "108 photos"
+    assert list(found.rows[0]) == ["edge_kp", "3.33", "0.50", "3.33", "0.50", "1.25", "1.00", "1.25", "1.00"]
+    assert list(found.rows[1]) == ["other", "–", "–", "3.33", "0.50", "1.25", "1.00", "–", "–"]
+    assert OTHERWISE not in page(read_results(tmp_path))
+
+
 def test_the_command_writes_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path / "results")
     assert report.main(["--results", str(tmp_path / "results")]) == 0
@@ -372,6 +389,7 @@ def test_figures_as_text() -> None:
     assert told({"mean": 7.0256, "std": 0.011}) == "7.026 ± 0.011"
     assert told([1, 2.5]) == "1, 2.5"
     assert told([]) == "none"
+    assert fixed(-0.0004, 2) == "0.00"
 
 
 def test_any_figures_become_tables() -> None:
@@ -380,6 +398,14 @@ def test_any_figures_become_tables() -> None:
     assert seen.tags.count("table") == 2
     cells = re.findall(r"<t[dh](?: class=n)?>(.*?)</t", html)
     assert cells == ["figure", "value", "top, ms", "1.5", "", "x", "y", "a", "1", "", "b", "2", "1 ± 0.5"]
+
+
+def test_a_list_of_figures_has_a_row_for_each() -> None:
+    html = everything(
+        {"rows": [{"a": "x", "ms": {"p50": 1.5, "p90": 2}}, {"a": "y", "ms": {"p50": 3, "p90": 4}}]}
+    )
+    cells = re.findall(r"<t[dh](?: class=n)?>(.*?)</t", html)
+    assert cells == ["", "a", "ms p50", "ms p90", "1", "x", "1.5", "2", "2", "y", "3", "4"]
 
 
 def test_a_table_in_markdown() -> None:
