@@ -343,7 +343,7 @@ def _run(args: argparse.Namespace) -> None:
         "power": watts,
         **asdict(job.notes),
     }
-    write_result(f"gpu-{slug(str(machine['name']))}", figures, args.out, PACKAGES)
+    write_result(f"gpu-{slug(str(machine['name']))}", figures, args.out, PACKAGES, str(machine["name"]))
     if job.notes.failed:
         raise BackendError(f"{len(job.notes.failed)} not measured that should be: see 'FAILED' above")
 

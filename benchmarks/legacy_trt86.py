@@ -347,7 +347,7 @@ def _run(args: argparse.Namespace) -> None:
         "skipped": notes.skipped,
         "failed": notes.failed,
     }
-    write_result(f"gpu-{slug(cuda.name)}-trt86", figures, args.out, ("tensorrt",))
+    write_result(f"gpu-{slug(cuda.name)}-trt86", figures, args.out, ("tensorrt",), cuda.name)
     if notes.failed:
         raise Refused(f"{len(notes.failed)} failed: see 'FAILED' above")
 

@@ -44,7 +44,7 @@ RIGID = np.array([*range(27, 36), 36, 39, 42, 45])  # nose and corners of the ey
 FRAME = (1280.0, 960.0)
 YAW_BINS = ((0, 20), (20, 40), (40, 60), (60, 90))
 DISTANCE_BINS = ((15, 25), (25, 40), (40, 60), (60, 100), (100, 200))
-COLUMNS = "mean yaw pitch roll turn | 95th percentile yaw pitch roll turn; absolute errors, degrees"
+COLUMNS = ("yaw", "pitch", "roll", "turn")
 COVERS: dict[str, list[int]] = {
     "nothing": [],
     "eyes": [*range(36, 48)],
@@ -261,7 +261,7 @@ def between(a: Array, b: Array) -> Array:
 
 
 def errors(found: Array, faces: Faces) -> dict[str, Any]:
-    """Absolute errors by yaw, one line each, see ``COLUMNS``; and the mean turn by distance."""
+    """Absolute errors by yaw, see ``COLUMNS``, and the mean turn by distance; degrees."""
     truth = angles(faces.rotations)
     off = np.abs((angles(found) - truth + 180) % 360 - 180)
     turn = between(found, faces.rotations)
@@ -270,13 +270,22 @@ def errors(found: Array, faces: Faces) -> dict[str, Any]:
     bins = {f"{lo}-{hi}": (yaw >= lo) & (yaw < hi) for lo, hi in YAW_BINS} | {"all": yaw >= 0}
     near = {f"{lo}-{hi}": (faces.distances >= lo) & (faces.distances < hi) for lo, hi in DISTANCE_BINS}
     return {
-        "by_yaw": {name: _line(columns[mask]) for name, mask in bins.items()},
+        "by_yaw": {name: _spread(columns[mask]) for name, mask in bins.items()},
         "turn_by_distance_cm": {name: round(float(turn[mask].mean()), 2) for name, mask in near.items()},
     }
 
 
-def _line(columns: Array) -> str:
+def _spread(columns: Array) -> dict[str, dict[str, float]]:
+    """Mean and 95th percentile of each column, degrees."""
     mean, high = columns.mean(0), np.percentile(columns, 95, axis=0)
+    return {
+        name: {"mean": round(float(mean[i]), 2), "p95": round(float(high[i]), 1)}
+        for i, name in enumerate(COLUMNS)
+    }
+
+
+def _line(spread: dict[str, dict[str, float]]) -> str:
+    mean, high = ([spread[name][key] for name in COLUMNS] for key in ("mean", "p95"))
     return " ".join(f"{v:5.2f}" for v in mean) + "  | " + " ".join(f"{v:5.1f}" for v in high)
 
 
@@ -356,7 +365,7 @@ def _run(args: argparse.Namespace) -> None:
     model = load_model(args.model)
     candidates = methods(model)
     kinds = {"exact": model}
-    figures: dict[str, Any] = {"faces": args.faces, "columns": COLUMNS}
+    figures: dict[str, Any] = {"faces": args.faces, "unit": "degrees"}
     if args.data:
         samples = load_dataset(args.data, FACE68).samples
         labels = np.stack([s.keypoints for s in samples if np.isfinite(s.keypoints).all()])
@@ -372,12 +381,12 @@ def _run(args: argparse.Namespace) -> None:
             print(f"  {name:<26}{row}")
     for kind, source in kinds.items():
         faces = simulate(source, args.faces, np.random.default_rng(args.seed))
-        print(f"{kind}: {COLUMNS}")
+        print(f"{kind}: absolute errors, degrees; mean {' '.join(COLUMNS)} | 95th percentile of the same")
         rows = figures[kind] = {}
         for name, method in candidates.items():
             rows[name] = errors(method(faces.keypoints), faces)
-            for key, line in rows[name]["by_yaw"].items():
-                print(f"  {name:<26}{key:>6} {line}")
+            for key, spread in rows[name]["by_yaw"].items():
+                print(f"  {name:<26}{key:>6} {_line(spread)}")
             print(f"  {name:<26}turn by distance, cm: {rows[name]['turn_by_distance_cm']}")
         rows["shipped"]["turn_without_parts"] = covered(faces)
         print(f"  turn without parts: {rows['shipped']['turn_without_parts']}")

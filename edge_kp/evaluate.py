@@ -18,6 +18,7 @@ from edge_kp.errors import BackendError, DataError, ModelError
 from edge_kp.extras import install
 from edge_kp.files import replacing
 from edge_kp.modeldir import checked_file, find_model, read_model
+from edge_kp.provenance import provenance
 from edge_kp.templates import TemplateBank
 from edge_kp.training.attributes import ShapeAttributes
 from edge_kp.training.datasets import DATA_HELP, Sample, load_dataset
@@ -67,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
     for option, folder in (("--plots", args.plots), ("--json", args.json.parent if args.json else None)):
         try:
             if folder:
@@ -96,7 +97,8 @@ def _run(args: argparse.Namespace) -> None:
         print(f"  {name}: {int(select.sum())} samples, cascade NME {figure(rows['cascade']['nme'], '.3f')} %")
     metric = _millimetres(evaluation, args.pixel_mm, args.within) if args.pixel_mm else None
     if args.json:
-        _write_json(args.json, evaluation, groups, title, metric)
+        begin = provenance("edge_kp.evaluate", words, (detector.backend_name,))
+        _write_json(args.json, begin, evaluation, groups, title, metric)
         print(f"wrote {args.json}")
     if args.plots:
         try:
@@ -140,12 +142,14 @@ def _millimetres(evaluation: Evaluation, pixel_mm: float, within: Sequence[float
 
 def _write_json(
     path: Path,
+    begin: dict[str, Any],
     evaluation: Evaluation,
     groups: dict[str, Any],
     title: str,
     metric: dict[str, Any] | None,
 ) -> None:
     content = {
+        **begin,
         "title": title,
         "samples": len(evaluation.samples),
         "missed": evaluation.missed,
@@ -169,7 +173,8 @@ def _rounded(value: float) -> float | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_cli(_run, make_parser(), argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    return run_cli(lambda args: _run(args, words), make_parser(), argv)
 
 
 if __name__ == "__main__":

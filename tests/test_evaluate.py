@@ -101,6 +101,15 @@ def test_errors_are_those_of_the_detector(whole: tuple[Report, Path], tiny_model
             assert tight.scores[i] == pytest.approx(detection.score, abs=1e-6)
 
 
+def test_figures_say_where_they_are_from(whole: tuple[Report, Path], tiny_model: Path) -> None:
+    found, _ = whole
+    assert list(found)[:5] == ["command", "date", "commit", "machine", "versions"]
+    assert found["command"].startswith(f"python -m edge_kp.evaluate --data {DATA} --model {tiny_model.name} ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
+    assert set(found["machine"]) == {"cpu", "system"}
+    assert found["versions"]["edge-kp"]
+
+
 def test_groups_by_attribute(whole: tuple[Report, Path]) -> None:
     found, _ = whole
     covered = {s.key for s in load_dataset([DATA]).samples if s.attributes["occlusion"] == 1}

@@ -393,7 +393,7 @@ def test_results_go_where_they_are_wanted_and_old_callers_need_not_say(tmp_path,
     result = json.loads(path.read_text())
     assert (result["figure"], result["command"]) == (1, "python -m benchmarks.x --data ibug:helen")
     assert result["versions"]["no-such-package"] is None
-    assert write_result.__defaults__ == (ROOT / "benchmarks" / "results", ())
+    assert write_result.__defaults__ == (ROOT / "benchmarks" / "results", (), None)
 
 
 # ---- TensorRT 8.6 ---------------------------------------------------------------------------------------
