@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from benchmarks.macs import count  # noqa: E402
 from edge_kp.errors import ModelError  # noqa: E402
-from edge_kp.modeldir import SHIPPED  # noqa: E402
+from edge_kp.modeldir import SHIPPED, read_model  # noqa: E402
 
 FACE = SHIPPED / "face68"
 
@@ -117,6 +117,19 @@ def test_a_network_costs_the_same_in_every_precision(network):
     for cost in costs.values():
         assert 0 < cost.weight_bytes <= (FACE / "weights.bin").stat().st_size
         assert cost.weight_bytes + cost.file_bytes > cost.parameters  # at least a byte each
+
+
+def test_the_model_card_says_what_the_networks_are():
+    card = " ".join((FACE / "README.md").read_text(encoding="utf-8").split())
+    spec = read_model(FACE)
+    sizes = {"locator": spec.locator_size, "stage1": spec.sizes[0], "stage2": spec.sizes[1]}
+    for network, size in sizes.items():
+        cost = count(FACE / f"{network}.fp32.onnx")
+        macs, parameters = round(cost.macs / 1e6), f"{cost.parameters / 1e6:.2f} M parameters"
+        assert (
+            f"{size} px ({macs} MMAC, {parameters})" in card
+            or f"{size} px, {macs} MMAC, {parameters}" in card
+        )
 
 
 def test_the_yardstick_is_the_published_network(tmp_path: Path):
