@@ -415,8 +415,8 @@ def labelled(frames: list[np.ndarray], tmp_path_factory: Any) -> Path:
     return root
 
 
-def mean_face_network(folder: Path) -> Path:
-    """A description of a network that answers one face, whatever it is shown."""
+def mean_face_network(folder: Path, name: str = "mean_face", size: float = 1.0) -> Path:
+    """A description of a network that answers one face, whatever it is shown; none where ``size`` is NaN."""
     face = (np.load(Path(peer_photos.__file__).parents[1] / "edge_kp/models/face68/templates.npz"))[
         "mean_shape"
     ]
@@ -431,13 +431,13 @@ def mean_face_network(folder: Path) -> Path:
         [helper.make_tensor_value_info("points", TensorProto.FLOAT, (136,))],
         [
             numpy_helper.from_array(np.float32([0]), "nothing"),
-            numpy_helper.from_array(face.astype(np.float32).ravel(), "face"),
+            numpy_helper.from_array(size * face.astype(np.float32).ravel(), "face"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, folder / "mean_face.onnx")
-    path = folder / "mean_face.toml"
-    path.write_text('file = "mean_face.onnx"\nsize = [64, 64]\nbox_scale = 1.6\n')
+    onnx.save(model, folder / f"{name}.onnx")
+    path = folder / f"{name}.toml"
+    path.write_text(f'file = "{name}.onnx"\nsize = [64, 64]\nbox_scale = 1.6\n')
     return path
 
 
@@ -454,11 +454,13 @@ def test_systems_that_are_missing_are_left_out_by_name(
 ) -> None:
     arguments = ["--data", f"ibug:{labelled / 'test'}", "--fit-data", f"ibug:{labelled / 'fit'}"]
     arguments += ["--ways", "onnxruntime:fp32", "--network", str(mean_face_network(tmp_path))]
+    arguments += ["--network", str(mean_face_network(tmp_path, "blind", np.nan))]
     arguments += ["--rounds", "2", "--chunk", "3", "--out", str(tmp_path / "out"), "--name", "trial"]
     assert main(arguments) == 0, capsys.readouterr().err
     result = json.loads((tmp_path / "out" / "trial.json").read_text())
     names = ["mediapipe", "mediapipe x2", "mediapipe-attention", "mediapipe-attention x2"]
-    assert list(result["skipped"]) == [*names, "opencv-facemark-lbf"]
+    assert list(result["skipped"]) == [*names, "opencv-facemark-lbf", "blind"]
+    assert result["skipped"]["blind"] == "finds no face in any photo"
     out = capsys.readouterr().out
     for name in names:
         assert "mediapipe" in result["skipped"][name]
