@@ -49,6 +49,7 @@ from edge_kp.training.references import CLIP_SCHEMA
 
 PARTS = ("errors", "attributes", "points", "degradations", "motion", "precisions")
 WORST = 20
+EVALUATED = "accuracy-"  # names of the results of edge_kp.evaluate begin so; the report tells them by that
 PICTURES = (".jpg", ".jpeg", ".png")
 
 
@@ -82,6 +83,9 @@ def _measure(
 def _run(args: argparse.Namespace) -> None:
     if Path(args.name).name != args.name:
         raise DataError(f"--name {args.name!r}: expected a plain name; give the folder by --out")
+    if args.name.startswith(EVALUATED):
+        other = args.name.replace(EVALUATED, "accuracy_", 1)
+        raise DataError(f"--name {args.name}: so are results of edge_kp.evaluate called; call it {other}")
     if args.worst and args.worst.suffix.lower() not in PICTURES:
         raise DataError(f"--worst {args.worst}: expected a name that ends in {', '.join(PICTURES)}")
     try:

@@ -279,7 +279,7 @@ def by_precision(model: str, samples: Sequence[Sample], seed: int, threads: int 
     base = told["networks"].get("onnxruntime fp32 staged", {}).get("cascade", {}).get("nme")
     for row in told["networks"].values():
         nme = row["cascade"]["nme"]
-        row["nme_over_fp32"] = None if nme is None or base is None else round(nme - base, 4)
+        row["nme_minus_fp32"] = None if nme is None or base is None else round(nme - base, 4)
     return told
 
 

@@ -45,7 +45,7 @@ def motion_blur(image: Array, length: float, angle: float) -> Array:
         shift = np.array([[1, 0, t * np.cos(angle)], [0, 1, t * np.sin(angle)]])
         moved = cv2.warpAffine(image, shift, image.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
         cv2.accumulate(moved, total)
-    return (total / steps).astype(np.uint8)
+    return np.round(total / steps).astype(np.uint8)
 
 
 def _motion(image: Array, length: float, rng: np.random.Generator) -> Array:
@@ -158,7 +158,9 @@ def degrade(
     if name == SIZE:
         return resized(sample, level, box_rule)
     if name == COVER:
-        return replace(sample, load=partial(covered, sample, other, level / 100, seed))
+        # By a key of its own: by the sample's the box is jittered, with the same numbers.
+        keyed = replace(sample, key=f"{sample.key} {name}")
+        return replace(sample, load=partial(covered, keyed, other, level / 100, seed))
     degradation = DEGRADATIONS[name]
     assert degradation.change is not None
     base = resized(sample, FACE, box_rule) if degradation.resized else sample

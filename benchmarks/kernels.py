@@ -2,7 +2,8 @@
 
 Each graph is compiled for one image and a compute capability; the builder lists the layers after fusion, of
 which each is one kernel (those that only pass signals between streams are left out). At this size a GPU waits
-for kernels to be launched, so their number tells more about the time than the arithmetic does.
+for kernels to be launched, so their number tells more about the time than the arithmetic does. Each row has
+the sha256 of its ONNX file, by which ``benchmarks.speed`` knows whether it is the one that it measures.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def _run(args: argparse.Namespace) -> None:
                 )
                 layers = json.loads(Path(f"{engine}.layers.json").read_text(encoding="utf-8"))["layers"]
                 rows[name] = {
+                    "sha256": spec.files[path.name],
                     "kernels": info.layers["1"],
                     "convolutions": dict(Counter(_convolutions(layers))),
                     "engine_bytes": engine.stat().st_size,

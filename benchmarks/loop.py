@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import re
 import sys
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from benchmarks.common import RESULTS, write_result
 from benchmarks.loop_plot import plot
-from benchmarks.loop_scene import COLUMNS, FPS, MOST_OBJECTS, PATCH, ROWS, WARM_UP, Run, Scene, run
+from benchmarks.loop_scene import COLUMNS, FPS, MOST_OBJECTS, PATCH, ROWS, WARM_UP, Row, Run, Scene, run
 from benchmarks.timing import percentiles, quartiles, slope
 from edge_kp.backends import BACKENDS, PRECISIONS
 from edge_kp.cli import natural, number, positive, run_cli
@@ -41,11 +42,13 @@ DEFINITIONS = {
     "sources": "videos followed at once; on a CPU by as many inference threads as there are cores, at most"
     " (inference_threads)",
     "median, quartiles": "of the rounds: a run each, or the figure of one",
-    "fps": "full speed: results of all sources together for each second",
+    "fps": "full speed: results of all sources together for each second, until the first source has ended:"
+    " after it, fewer share the machine",
     "ms": "full speed: milliseconds until each source has had a result, 1000 x sources / fps",
     "age_ms": f"paced at {FPS:g} frames a second: milliseconds from a frame's capture to its result at the"
     " output, half of the frames of a run being younger. age_p90_ms, age_p99_ms: of the frames of all rounds",
-    "dropped_percent": "paced: frames that were replaced by a newer one before they could be inferred",
+    "dropped_percent": f"paced: frames after the first {WARM_UP} of each source that were replaced by a newer"
+    " one before they could be inferred",
     "all_found_percent": "frames in which as many objects were found as there are, in both modes",
     "frames": f"of both modes and all rounds, the first {WARM_UP} of each source in a run, which count for"
     " nothing else, among them: made by the sources = inferred + dropped + failed; shown by the output",
@@ -62,13 +65,13 @@ def scenes(sizes: Sequence[tuple[int, int]], objects: Sequence[int], sources: Se
     return [Scene(*size, *pair) for size in sizes for pair in dict.fromkeys(pairs)]
 
 
-def counted(one: Run) -> list[tuple[float, float, int, int]]:
-    """The rows of a run after its warm-up.
+def counted(one: Run, until: float = math.inf) -> list[Row]:
+    """The rows of a run after its warm-up, up to a moment.
 
     Raises:
         BackendError: there are none to speak of.
     """
-    rows = [row for row in one.rows if row[3] >= WARM_UP]
+    rows = [row for row in one.rows if row[3] >= WARM_UP and row[0] <= until]
     if len(rows) < 2:
         raise BackendError(
             f"{len(rows)} result(s) after the first {WARM_UP} frames: give a run more of them"
@@ -78,8 +81,9 @@ def counted(one: Run) -> list[tuple[float, float, int, int]]:
 
 
 def fps(one: Run) -> float:
-    """Results for each second, of all sources together."""
-    times = sorted(row[0] for row in counted(one))
+    """Results for each second, of all sources together, until the first of them has ended."""
+    ends = {row[4]: row[0] for row in sorted(one.rows)}
+    times = sorted(row[0] for row in counted(one, min(ends.values(), default=math.inf)))
     return (len(times) - 1) / (times[-1] - times[0])
 
 
@@ -90,7 +94,9 @@ def scene_figures(scene: Scene, full: Sequence[Run], paced: Sequence[Run]) -> di
     every = percentiles([age for run_ages in ages for age in run_ages])
     found = [row[2] == scene.objects for one in (*full, *paced) for row in counted(one)]
     both = [one.summary for one in (*full, *paced)]
-    late = [one.summary for one in paced]
+    expected = sum(one.made - scene.sources * WARM_UP for one in paced)
+    inferred = sum(len(run_ages) for run_ages in ages)
+    dropped = expected - inferred - sum(one.summary.failed for one in paced)
     return {
         "width": scene.width,
         "height": scene.height,
@@ -102,7 +108,7 @@ def scene_figures(scene: Scene, full: Sequence[Run], paced: Sequence[Run]) -> di
         "age_ms": quartiles([float(np.median(run_ages)) for run_ages in ages]),
         "age_p90_ms": every["p90"],
         "age_p99_ms": every["p99"],
-        "dropped_percent": _percent(sum(s.dropped for s in late), sum(s.captured for s in late)),
+        "dropped_percent": _percent(dropped, expected),
         "all_found_percent": _percent(sum(found), len(found)),
         "frames": {
             "made": sum(one.made for one in (*full, *paced)),
@@ -209,7 +215,7 @@ def _run(args: argparse.Namespace) -> None:
                 scene, mode = wanted[i]
                 one = run(scene, counts[mode], mode == "paced", *how)
                 check(scene, one)
-                counted(one)
+                fps(one)  # refuses a run that is too short, before all others are made
                 runs[scene, mode].append(one)
                 bar.update()
     rows = [

@@ -34,6 +34,8 @@ GREY = 60  # of the frame around the copies
 FPS = 30.0  # of a camera; at full speed what the tracker takes for the time between frames
 WARM_UP = 30  # frames of each source that do not count: found, and the networks warm
 
+Row = tuple[float, float, int, int, int]  # see Shown
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -77,7 +79,8 @@ def patches() -> list[Array]:
         at = matrix[:, :2] @ middle + matrix[:, 2]
         start = at if start is None else start
         seen = start + FOLLOWED * (at - start)
-        found.append(cv2.getRectSubPix(image, PATCH, (float(round(seen[0])), float(round(seen[1])))))
+        x, y = np.round(seen).astype(int) - np.array(PATCH) // 2  # whole pixels: nothing is interpolated
+        found.append(np.ascontiguousarray(image[y : y + PATCH[1], x : x + PATCH[0]]))
     return found
 
 
@@ -150,17 +153,18 @@ class Shown:
     """An output that keeps when each result came, how old it was, and how many objects it held.
 
     Attributes:
-        rows: ``time.monotonic()``, age in seconds, objects and number of the frame in its source.
+        rows: ``time.monotonic()``, age in seconds, objects, number of the frame in its source, number of
+            the source.
     """
 
     name: str = "shown"
     source: int | None = None
-    rows: list[tuple[float, float, int, int]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
     def write(self, result: Result) -> None:
         now = time.monotonic()
         frame = result.frame
-        self.rows.append((now, now - frame.captured, len(result.detections), frame.index))
+        self.rows.append((now, now - frame.captured, len(result.detections), frame.index, frame.source))
 
     def close(self) -> None:
         """There is nothing to finish."""
@@ -178,7 +182,7 @@ class Run:
 
     made: int
     summary: Summary
-    rows: Sequence[tuple[float, float, int, int]]
+    rows: Sequence[Row]
     about: dict[str, object]
 
 

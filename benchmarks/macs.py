@@ -62,7 +62,10 @@ def count(path: Path) -> Cost:
     by_kind: Counter[str] = Counter()
     for node in model.graph.node:
         if node.op_type in UNKNOWN:
-            raise ModelError(f"{path}: it is not known how to count {node.op_type} (node {node.name!r})")
+            raise ModelError(
+                f"{path}: it is not known how to count {node.op_type} (node {node.name!r}); export the model"
+                " without it, or teach benchmarks/macs.py to"
+            )
         if node.op_type in _COUNTED:
             try:
                 by_kind[node.op_type] += _COUNTED[node.op_type](node, shapes)

@@ -1,7 +1,7 @@
 """edge_kp beside other face landmark detectors, on the same photos: ``python -m benchmarks.peer_photos``.
 
 Each system is a process of its own, under the Python that has it, pinned to one core, one thread. One that is
-not installed is left out by name. MediaPipe needs an environment of its own:
+not installed or broken is left out by name. MediaPipe needs an environment of its own:
 
     python3.11 -m venv peers
     peers/bin/pip install mediapipe==0.10.14 tflite-runtime==2.14.0
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ from benchmarks.photo_peers.pareto import CLOCKS, coordinates, draw, front
 from benchmarks.photo_peers.photos import BATCH, BOX_SIDE, batches, check_apart, collect
 from benchmarks.photo_peers.spec import read_spec
 from benchmarks.workers import PeerMissing, Worker, take_turns
+from edge_kp.backends import BACKENDS, PRECISIONS
 from edge_kp.cli import natural, number, positive, run_cli
 from edge_kp.errors import ConfigError, DataError, EdgeKpError
 from edge_kp.schema import FACE68
@@ -84,11 +86,13 @@ def candidates(args: argparse.Namespace) -> dict[str, Candidate]:
     """All systems that were asked for, by name.
 
     Raises:
-        ConfigError: two of one name, or a network's file that cannot be used.
+        ConfigError: two of one name, a way twice, or a network's file that cannot be used.
     """
     labels = "its 68 points are those of the labels"
     found: dict[str, Candidate] = {}
     for way in args.ways:
+        if args.ways.count(way) > 1:
+            raise ConfigError(f"--ways: names {way} {args.ways.count(way)} times; name it once")
         name = OWN if way == args.ways[0] else f"{OWN} {way}"
         options = {"name": name, "model": args.model, "way": way}
         found[name] = Candidate("edge_kp", options, sys.executable, SAME, labels)
@@ -129,6 +133,16 @@ def start(
     if not any(c.system == "network" for c in wanted.values()):
         skipped["other networks"] = "none was given by --network"
     return workers, skipped
+
+
+def blind(points: Mapping[str, Array]) -> list[str]:
+    """Systems beside edge_kp that found no face in any photo: they have no points to compare."""
+    return [name for name, found in points.items() if name != OWN and np.isnan(found).all()]
+
+
+def without_folders(reason: str) -> str:
+    """A reason without the folders of this machine, which belong into no result."""
+    return re.sub(r"[^\s'\"(]*/", "", reason)
 
 
 def unfitted(
@@ -197,6 +211,10 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         seen: dict[bytes, str] = {}
         files = partial(batches, jitter=args.jitter, seed=args.seed, folder=folder, seen=seen)
         points, labels = collect(workers, files(test.samples))
+        for name in blind(points):
+            skipped[name] = "finds no face in any photo"
+            print(f"left out: {name}: {skipped[name]}")
+            del points[name], workers[name]
         systems = unfitted(points, labels, wanted)
         if fit:
             fit_points, fit_labels = collect(workers, files(fit.samples, forbid=True))
@@ -219,7 +237,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         },
         "defined": {**DEFINED, "fitted": FIT},
         "systems": systems,
-        "skipped": skipped,
+        "skipped": {name: without_folders(why) for name, why in skipped.items()},
         "pareto": {
             markup: {clock: front(coordinates(systems, clock, markup)) for clock in CLOCKS}
             for markup in ("unfitted", "fitted")
@@ -263,6 +281,15 @@ def _cell(value: float | None) -> str:
     return f"{'–':>9}" if value is None else f"{value:9.2f}"
 
 
+def _way(text: str) -> str:
+    """An argparse type: ``BACKEND:PRECISION``."""
+    backend, _, precision = text.partition(":")
+    if backend not in BACKENDS or precision not in PRECISIONS:
+        known = f"BACKEND of {', '.join(BACKENDS)}, PRECISION of {', '.join(PRECISIONS)}"
+        raise argparse.ArgumentTypeError(f"expected BACKEND:PRECISION ({known}), got {text!r}")
+    return text
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.peer_photos",
@@ -273,7 +300,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", action="append", required=True, metavar="SPEC", help=f"photos to test on: {DATA_HELP}")
     add("--fit-data", action="append", default=[], metavar="SPEC", help="other photos, to fit the maps on")
     add("--model", default="face68")
-    add("--ways", nargs="+", default=["auto:auto"], metavar="BACKEND:PRECISION", help="how to run edge_kp")
+    add(
+        "--ways",
+        type=_way,
+        nargs="+",
+        default=["auto:auto"],
+        metavar="BACKEND:PRECISION",
+        help="how to run edge_kp",
+    )
     add("--peer-python", default=sys.executable, help="Python with MediaPipe (default: this one)")
     add(
         "--network",

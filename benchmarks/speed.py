@@ -39,6 +39,7 @@ from benchmarks.speed_candidates import (
     start,
     take_turns,
 )
+from benchmarks.speed_worker import MOST_CALLS
 from benchmarks.timing import percentiles, quartiles
 from edge_kp.backends import BACKENDS, PRECISIONS
 from edge_kp.cli import natural, number, positive, run_cli
@@ -63,7 +64,8 @@ DEFINITIONS = {
     " of both stages. null: not told by the backend, as by those of a CPU, where nothing is copied",
     "images_per_s": "throughput: images of all calls / their time",
     "rounds, calls": "in each round each candidate has a turn: one call that is not counted, then so many"
-    " that the turn takes about turn_ms. calls is the number of those counted in all rounds",
+    f" that the turn takes about turn_ms, {MOST_CALLS} at most. calls is the number of those counted in all"
+    " rounds",
     "peak_mb": "most resident memory of the process (Python and libraries included), MB of 2**20 bytes, after"
     " its first calls of this batch and of all smaller ones. Memory on a GPU is not in it. null: not told",
     "start": "milliseconds of one start: import (Python's modules, the backend's library), load (the network,"
@@ -73,7 +75,7 @@ DEFINITIONS = {
     "macs, parameters": "multiply-accumulates of convolutions and matrix products for one image, and numbers"
     " stored to compute with, both counted in the ONNX graph. Resizing, GridSample, activations are left out",
     "kernels": "launched by TensorRT for one image, as python -m benchmarks.kernels counted them last (what:"
-    " kernels_by); null: not counted",
+    " kernels_by) in the same ONNX file; null: not counted",
     "ratio_to_mobilenet_v2": "of the cascade and MobileNetV2, both in ONNX Runtime, FP32, one image, one"
     " thread: ratio of their medians in each round, the median of the rounds, and the middle half of them",
 }
@@ -121,14 +123,16 @@ def ratio(turns: Turns) -> dict[str, Any] | None:
 def files(
     folder: Path, spec: ModelSpec, networks: Collection[str], kernels: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Size and cost of every file of some of the model's networks."""
+    """Size and cost of every file of some of the model's networks; no kernels that another file has."""
     found = {}
     for network in (n for n in NETWORKS if n in networks):
         for precision in FILES:
             name = f"{network}.{precision}"
             if f"{name}.onnx" in spec.files:
                 cost = asdict(count(checked_file(folder, spec, f"{name}.onnx")))
-                found[name] = {**cost, "kernels": kernels.get(name, {}).get("kernels")}
+                row = kernels.get(name, {})
+                same = row.get("sha256") == spec.files[f"{name}.onnx"]
+                found[name] = {**cost, "kernels": row["kernels"] if same else None}
     return found
 
 

@@ -75,6 +75,9 @@ def _version(package: str) -> str | None:
 def _short(word: str) -> str:
     if "/" not in word:
         return word
+    flag, equals, value = word.partition("=")
+    if equals and flag.startswith("-"):
+        return f"{flag}={_short(value)}"
     kind, colon, rest = word.partition(":")
     path = rest if colon else word
     parts = [Path(part).name for part in path.split(",")]

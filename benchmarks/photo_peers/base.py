@@ -50,8 +50,8 @@ class Peer(Protocol):
 
 
 def not_installed(what: str) -> NoReturn:
-    """End the process: the system is not installed under this Python."""
-    print(f"{sys.executable}: {what}", file=sys.stderr)
+    """End the process: the system is not installed under this Python, or broken. One line is told."""
+    print(f"{sys.executable}: {' '.join(what.split())}", file=sys.stderr)
     sys.exit(NOT_INSTALLED)
 
 
@@ -59,8 +59,8 @@ def library(name: str) -> ModuleType:
     """The module ``name``; ends the process as :func:`not_installed` does where it cannot be imported."""
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        not_installed(f"{name.partition('.')[0]} cannot be imported: {error}")
+    except Exception as error:  # beside packages that do not fit it, an import fails in any way
+        not_installed(f"{name.partition('.')[0]} cannot be imported: {type(error).__name__}: {error}")
 
 
 def warp(image: Array, matrix: Array, size: tuple[int, int], border: int) -> Array:

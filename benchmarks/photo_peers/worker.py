@@ -16,14 +16,22 @@ import json
 import os
 import sys
 import time
-from importlib.metadata import version
+from contextlib import redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
-import cv2
-import numpy as np
+try:
+    with redirect_stdout(sys.stderr):  # OpenCV prints what it lacks
+        import cv2
+        import numpy as np
+except Exception as error:  # made for one another's other versions, they fail in any way
+    print(
+        f"{sys.executable}: {' '.join(str(error).split())}; install numpy and opencv-python", file=sys.stderr
+    )
+    sys.exit(3)  # not installed, as in benchmarks.photo_peers.base, which needs them
 
 from benchmarks.peer_worker import keywords, pin
-from benchmarks.photo_peers.base import Array, Peer
+from benchmarks.photo_peers.base import Array, Peer, not_installed
 from benchmarks.photo_peers.network import FacemarkLbf, NetworkPeer, NetworkSpec
 
 SYSTEMS = ("edge_kp", "mediapipe", "mediapipe-attention", "network")
@@ -41,7 +49,18 @@ def make_peer(system: str, options: dict[str, Any]) -> Peer:
         return FacemarkLbf(spec) if spec.runtime == "facemark-lbf" else NetworkPeer(spec)
     from benchmarks.photo_peers.facemesh import Attention, Base
 
-    return (Base if system == "mediapipe" else Attention)(**options)
+    try:
+        return (Base if system == "mediapipe" else Attention)(**options)
+    except Exception as error:  # a package that is broken fails in any way
+        not_installed(f"mediapipe is installed and does not run: {type(error).__name__}: {error}")
+
+
+def version_of(package: str) -> str | None:
+    """Of a distribution; None where there is none of that name, as of a library built from source."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class Photos:
@@ -99,7 +118,7 @@ def main() -> None:
 
     pin(args.cpu)
     peer = make_peer(args.system, args.options)
-    versions = {"opencv": cv2.__version__, **{name: version(name) for name in peer.packages}}
+    versions = {"opencv": cv2.__version__, **{name: version_of(name) for name in peer.packages}}
     say({"about": peer.about, "versions": versions, "python": sys.version.split()[0]})
     photos = Photos(peer)
     for line in sys.stdin:

@@ -170,7 +170,7 @@ def peers(results: Results) -> Table:
     """Time beside each peer on every clip, measured in turns on one core."""
     rows = []
     for result in results.matching("peers-*.json"):
-        if result.name == PHOTO_PEERS:
+        if result.name.startswith(PHOTO_PEERS):
             continue
         times = result.at("figures", "time")
         ours = result.at("figures", "time", "edge_kp")
@@ -189,18 +189,25 @@ def peers(results: Results) -> Table:
 
 
 def photo_peers(results: Results) -> Table:
-    """Error and time of every system on the same photos."""
-    result = results[PHOTO_PEERS]
+    """Error and time of every system on the same photos; of several files with the file's name."""
+    found = results.matching(f"{PHOTO_PEERS}*.json")
+    if not found:
+        raise MissingFigure(
+            f"{PHOTO_PEERS}*.json: no such results file; run python -m benchmarks.peer_photos"
+        )
     rows = []
-    for name, system in result.at("systems").items():
-        errors = [system[markup] or {} for markup in ("unfitted", "fitted")]
-        clocks = [system["time"][clock] or {} for clock in ("ms", "network_ms")]
-        cells = [fixed(error.get(key), 2) for error in errors for key in ("nme", "fr10")]
-        times = [fixed(clock.get(key), 2) for clock in clocks for key in ("median", "ratio")]
-        rows.append((name, *cells, *times))
+    for result in found:
+        photos = f"{result.at('photos')} photos"
+        of = f"{result.name.removeprefix('peers-')}, {photos}: " if len(found) > 1 else ""
+        for name, system in result.at("systems").items():
+            errors = [system[markup] or {} for markup in ("unfitted", "fitted")]
+            clocks = [system["time"][clock] or {} for clock in ("ms", "network_ms")]
+            cells = [fixed(error.get(key), 2) for error in errors for key in ("nme", "fr10")]
+            times = [fixed(clock.get(key), 2) for clock in clocks for key in ("median", "ratio")]
+            rows.append((f"{of}{name}", *cells, *times))
     errors_of = (f"{what}{how}" for how in ("", ", fitted") for what in ("NME %", "FR@10 %"))
     columns = ("a photo, ms", "times ours", "networks alone, ms", "times ours")
-    return Table((f"{result.at('photos')} photos", *errors_of, *columns), rows)
+    return Table((photos if len(found) == 1 else "photos", *errors_of, *columns), rows)
 
 
 def _system(result: Result, name: str) -> str:

@@ -146,13 +146,17 @@ def _install() -> str:
     return f"{install('facemesh')} and pip install --no-deps mediapipe==0.10.14"
 
 
+def _missing(what: str) -> str:
+    return f"{what} is missing: the trunk facemesh starts from MediaPipe's weights; {_install()}"
+
+
 def _weights_file() -> Path:
     """Raises: BackendError: MediaPipe is not there, or without the file."""
     found = importlib.util.find_spec("mediapipe")  # looked for, not imported: that needs a dozen packages
     folders = [] if found is None else list(found.submodule_search_locations or [])
     path = next((Path(folder, _FILE) for folder in folders if Path(folder, _FILE).is_file()), None)
     if path is None:
-        raise BackendError(f"the trunk facemesh starts from MediaPipe's weights: {_install()}")
+        raise BackendError(_missing("mediapipe" if found is None else f"{_FILE} of mediapipe"))
     return path
 
 
@@ -165,7 +169,7 @@ def _layers(path: Path) -> Iterator[tuple[str, list[Array]]]:
     try:
         from tflite import BuiltinOperator, Model
     except ImportError as error:
-        raise BackendError(f"the trunk facemesh starts from MediaPipe's weights: {_install()}") from error
+        raise BackendError(_missing("tflite")) from error
     names = {getattr(BuiltinOperator, name): name for name in _OPERATORS}
     model = Model.GetRootAsModel(path.read_bytes(), 0)
     graph = model.Subgraphs(0)

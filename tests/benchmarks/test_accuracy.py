@@ -17,7 +17,8 @@ from benchmarks import accuracy_parts
 from benchmarks.accuracy import main
 from benchmarks.accuracy_parts import by_attribute, by_degradation, by_point, by_precision, figures, overall
 from benchmarks.clip import lag_shift
-from benchmarks.degradations import DEGRADATIONS, FACE, degrade, jpeg_file
+from benchmarks.degradations import DEGRADATIONS, FACE, degrade, jpeg_file, motion_blur
+from benchmarks.occlusion import covered
 from edge_kp.detector import Detector
 from edge_kp.geometry import similarity, tight_box, transform_points
 from edge_kp.schema import FACE68, FACE98
@@ -210,6 +211,21 @@ def test_a_cover_hides_its_share_of_the_box_and_nothing_else(share: float) -> No
         assert not changed.any()
 
 
+def test_a_cover_is_not_drawn_with_the_numbers_of_the_jitter() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    sample = plain(image, (100.0, 80.0, 200.0, 200.0))
+    jittered = covered(sample, sample, 0.3, 0)  # by the sample's own key, as its box is
+    assert (at_level(sample, "cover", 30).load() != jittered).any()
+
+
+def test_motion_blur_darkens_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
+    for length in DEGRADATIONS["motion_blur"].levels:
+        blurred = motion_blur(image, length, 0.3)[50:-50, 50:-50]
+        assert blurred.mean() == pytest.approx(image[50:-50, 50:-50].mean(), abs=0.3)
+
+
 # ---- what is told of them -------------------------------------------------------------------------
 
 
@@ -355,7 +371,7 @@ def test_precisions_are_the_models_own_or_skipped_by_reason(faces: Faces) -> Non
     assert "onnxruntime fp32 fused" not in ways  # the shipped folder has no such file
     row = told["networks"]["onnxruntime fp32 staged"]
     assert row["cascade"] == figures(evaluation.errors["cascade"])
-    assert (row["files"], row["nme_over_fp32"]) == ("fp32", 0)
+    assert (row["files"], row["nme_minus_fp32"]) == ("fp32", 0)
     assert told["networks"]["onnxruntime int8 staged"]["files"] == "int8-cpu"
     assert all(reason and "\n" not in reason for reason in told["skipped"].values())
 
@@ -418,6 +434,7 @@ def test_another_object_leaves_out_by_name_what_only_faces_have(tiny_model: Path
         (["--data", "synthetic:4"], "not the expected schema"),
         (["--data", "synthetic:4", "--model", "nosuch"], "nosuch"),
         (["--data", "synthetic:4", "--name", "../up"], "expected a plain name"),
+        (["--data", "synthetic:4", "--name", "accuracy-afw"], "call it accuracy_afw"),
         (["--data", "synthetic:4", "--worst", "worst.txt"], "expected a name that ends in"),
         (["--data", "synthetic:4", "--out", __file__], "File exists"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -76,11 +77,12 @@ def test_a_source_waits_for_the_networks_and_can_be_stopped_meanwhile():
 
 
 def made_up(scene, fps, age_s=0.01, found=None, dropped=0):
-    """A run that gave so many results a second after its warm-up."""
-    each = 21
-    rows = [(0.0, 9.0, 0, i) for i in range(WARM_UP)]
+    """A run that gave so many results a second after its warm-up, of its sources in turns."""
+    each, n = 20, scene.sources
+    rows = [(0.0, 9.0, 0, i, source) for i in range(WARM_UP) for source in range(n)]
     rows += [
-        (1 + i / fps, age_s, scene.objects if found is None else found, WARM_UP + i) for i in range(each)
+        (1 + i / fps, age_s, scene.objects if found is None else found, WARM_UP + i // n, i % n)
+        for i in range(each * n)
     ]
     summary = Summary(frames=len(rows), captured=len(rows) + dropped, dropped=dropped)
     return Run(len(rows) + dropped, summary, rows, {"inference_threads": 1})
@@ -89,15 +91,33 @@ def made_up(scene, fps, age_s=0.01, found=None, dropped=0):
 def test_what_a_scene_is_told_by():
     scene = Scene(*VGA, 2, 2)
     full = [made_up(scene, fps) for fps in (100, 200, 400)]
-    paced = [made_up(scene, 30, age, found=1, dropped=17) for age in (0.02, 0.03, 0.05)]
+    paced = [made_up(scene, 30, age, found=1, dropped=10) for age in (0.02, 0.03, 0.05)]
     told = loop.scene_figures(scene, full, paced)
     assert told["fps"]["median"] == 200
     assert told["ms"] == {"median": 10.0, "quartiles": [7.5, 15.0]}  # of 20, 10, 5: two sources
     assert told["age_ms"] == {"median": 30.0, "quartiles": [25.0, 40.0]}
     assert told["age_p99_ms"] == pytest.approx(50)
-    assert told["dropped_percent"] == 25.0
+    assert told["dropped_percent"] == 20.0  # 10 beside 40 that count; the warm-up is in neither
     assert told["all_found_percent"] == 50.0  # those of the paced runs lack one
-    assert told["frames"] == {"made": 357, "inferred": 306, "dropped": 51, "failed": 0, "shown": 306}
+    assert told["frames"] == {"made": 630, "inferred": 600, "dropped": 30, "failed": 0, "shown": 600}
+
+
+def test_failed_frames_were_not_dropped():
+    scene = Scene(*VGA, 1, 1)
+    paced = made_up(scene, 30, dropped=5)
+    summary = replace(paced.summary, dropped=0, failed=5)
+    told = loop.scene_figures(scene, [made_up(scene, 100)], [replace(paced, summary=summary)])
+    assert told["dropped_percent"] == 0
+    assert told["frames"]["failed"] == 5
+
+
+def test_time_in_which_a_source_has_ended_is_not_counted():
+    rows = [(0.0, 0.0, 1, i, source) for i in range(WARM_UP) for source in (0, 1)]
+    rows += [(1 + i / 50, 0.0, 1, WARM_UP + i, 0) for i in range(11)]  # ends at 1.2
+    rows += [(1 + i / 10, 0.0, 1, WARM_UP + i, 1) for i in range(11)]  # alone until 2
+    one = Run(len(rows), Summary(frames=len(rows), captured=len(rows)), rows, {})
+    assert loop.fps(one) == pytest.approx((11 + 3 - 1) / 0.2)
+    assert len(loop.counted(one)) == 22
 
 
 def test_slopes_are_those_of_the_lines():
@@ -135,7 +155,7 @@ def test_frames_that_went_astray_are_an_error():
 
 def test_a_run_too_short_to_count_is_refused():
     with pytest.raises(BackendError, match=r"1 result\(s\) after the first 30 frames"):
-        loop.counted(Run(31, Summary(), [(0.0, 0.0, 1, i) for i in range(WARM_UP + 1)], {}))
+        loop.counted(Run(31, Summary(), [(0.0, 0.0, 1, i, 0) for i in range(WARM_UP + 1)], {}))
 
 
 # ---- the whole ------------------------------------------------------------------------------------------

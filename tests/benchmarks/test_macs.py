@@ -93,7 +93,7 @@ def test_shapes_go_through_a_graph_and_what_is_no_weight_is_no_parameter(tmp_pat
 def test_what_cannot_be_counted_is_refused_in_one_line(tmp_path):
     node = helper.make_node("Einsum", ["x", "w"], ["y"], equation="bi,ij->bj")
     path = save(tmp_path / "einsum.onnx", [node], ("b", 3), {"w": floats(3, 2)})
-    with pytest.raises(ModelError, match="not known how to count Einsum"):
+    with pytest.raises(ModelError, match=r"not known how to count Einsum .*; export the model without it"):
         count(path)
     node = helper.make_node("Relu", ["x"], ["y"])
     with pytest.raises(ModelError, match="side 1 of input x is not fixed"):

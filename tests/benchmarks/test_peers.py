@@ -20,11 +20,12 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks import peer_photos
 from benchmarks.peer_photos import candidates, fitted, main, start, unfitted
 from benchmarks.photo_peers import facemesh
-from benchmarks.photo_peers.figures import figures
+from benchmarks.photo_peers.figures import figures, times
 from benchmarks.photo_peers.markup import LEAST, MEDIAPIPE, PARTS, RIDGES, fit_linear, picked
 from benchmarks.photo_peers.network import FacemarkLbf, NetworkPeer, NetworkSpec
 from benchmarks.photo_peers.pareto import coordinates, draw, front
 from benchmarks.photo_peers.photos import as_array
+from benchmarks.photo_peers.worker import version_of
 from edge_kp import Detector
 from edge_kp.errors import DataError, EdgeKpError
 from edge_kp.schema import FACE68
@@ -414,8 +415,8 @@ def labelled(frames: list[np.ndarray], tmp_path_factory: Any) -> Path:
     return root
 
 
-def mean_face_network(folder: Path) -> Path:
-    """A description of a network that answers one face, whatever it is shown."""
+def mean_face_network(folder: Path, name: str = "mean_face", size: float = 1.0) -> Path:
+    """A description of a network that answers one face, whatever it is shown; none where ``size`` is NaN."""
     face = (np.load(Path(peer_photos.__file__).parents[1] / "edge_kp/models/face68/templates.npz"))[
         "mean_shape"
     ]
@@ -430,13 +431,13 @@ def mean_face_network(folder: Path) -> Path:
         [helper.make_tensor_value_info("points", TensorProto.FLOAT, (136,))],
         [
             numpy_helper.from_array(np.float32([0]), "nothing"),
-            numpy_helper.from_array(face.astype(np.float32).ravel(), "face"),
+            numpy_helper.from_array(size * face.astype(np.float32).ravel(), "face"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, folder / "mean_face.onnx")
-    path = folder / "mean_face.toml"
-    path.write_text('file = "mean_face.onnx"\nsize = [64, 64]\nbox_scale = 1.6\n')
+    onnx.save(model, folder / f"{name}.onnx")
+    path = folder / f"{name}.toml"
+    path.write_text(f'file = "{name}.onnx"\nsize = [64, 64]\nbox_scale = 1.6\n')
     return path
 
 
@@ -453,11 +454,13 @@ def test_systems_that_are_missing_are_left_out_by_name(
 ) -> None:
     arguments = ["--data", f"ibug:{labelled / 'test'}", "--fit-data", f"ibug:{labelled / 'fit'}"]
     arguments += ["--ways", "onnxruntime:fp32", "--network", str(mean_face_network(tmp_path))]
+    arguments += ["--network", str(mean_face_network(tmp_path, "blind", np.nan))]
     arguments += ["--rounds", "2", "--chunk", "3", "--out", str(tmp_path / "out"), "--name", "trial"]
     assert main(arguments) == 0, capsys.readouterr().err
     result = json.loads((tmp_path / "out" / "trial.json").read_text())
     names = ["mediapipe", "mediapipe x2", "mediapipe-attention", "mediapipe-attention x2"]
-    assert list(result["skipped"]) == [*names, "opencv-facemark-lbf"]
+    assert list(result["skipped"]) == [*names, "opencv-facemark-lbf", "blind"]
+    assert result["skipped"]["blind"] == "finds no face in any photo"
     out = capsys.readouterr().out
     for name in names:
         assert "mediapipe" in result["skipped"][name]
@@ -476,7 +479,100 @@ def test_systems_that_are_missing_are_left_out_by_name(
     assert "edge_kp" in result["pareto"]["unfitted"]["ms"]
     assert "edge_kp" in result["pareto"]["fitted"]["network_ms"]
     assert result["fit_photos"] == 10
+    assert not any("/" in why for why in result["skipped"].values())
     assert (tmp_path / "out" / "trial.png").stat().st_size > 10_000
+
+
+def test_no_folder_of_the_machine_is_in_a_reason() -> None:
+    for told, kept in (
+        ("/nowhere/python: no such Python", "python: no such Python"),
+        ("no 'x' from 'tf' (/a b/tf/__init__.py)", "no 'x' from 'tf' (a __init__.py)"),
+        ("see '/home/me/x.toml'", "see 'x.toml'"),
+        ("finds no face", "finds no face"),
+    ):
+        assert peer_photos.without_folders(told) == kept
+
+
+def test_mediapipes_graph_has_no_network_to_time_alone(capsys: Any) -> None:
+    assert facemesh.Attention.network is None
+    own: Any = {"ms": [2.0, 2.0], "cpu_ms": [2.0, 2.0], "network_ms": [1.0, 1.0]}
+    other: Any = {"ms": [4.0, 4.0], "cpu_ms": [4.0, 4.0], "network_ms": []}
+    told = times([other], [own])
+    assert told["network_ms"] is None
+    assert told["ms"]["ratio"] == 2
+    error = {"nme": 1.0, "fr10": 0.0, "by_part": dict.fromkeys(PARTS, 1.0)}
+    peer_photos._print({"graph": {"time": told, "unfitted": error, "fitted": None, "about": "a graph"}}, {})
+    assert "–        –" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "raise TypeError('made for\\nanother protobuf')",
+        "raise AttributeError('gone')",
+        "raise ImportError('not here')",
+    ],
+)
+def test_a_broken_package_is_left_out_with_its_reason(content: str, tmp_path: Path, monkeypatch: Any) -> None:
+    for package in ("mediapipe", "numpy"):
+        hides = tmp_path / package
+        hides.mkdir()
+        (hides / f"{package}.py").write_text(f"{content}\n")
+        monkeypatch.setenv("PYTHONPATH", str(hides))
+        wanted = {"peer": candidates(arguments_of())["mediapipe-attention"]}
+        with ExitStack() as stack:
+            workers, skipped = start(stack, wanted, min(os.sched_getaffinity(0)))
+        assert workers == {}
+        assert any(word in skipped["peer"] for word in ("made for another protobuf", "gone", "not here"))
+
+
+def test_a_graph_that_cannot_be_built_is_left_out(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("mediapipe", "python", "calculators", "calculators/util", "framework", "framework/formats"):
+        folder = tmp_path / "mediapipe" / name.replace("mediapipe", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+    package = tmp_path / "mediapipe"
+    (package / "calculators/util/thresholding_calculator_pb2.py").touch()
+    (package / "framework/formats/rect_pb2.py").write_text("NormalizedRect = dict\n")
+    (package / "python/solution_base.py").write_text(
+        "def SolutionBase(**told): raise RuntimeError('no graph')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    wanted = {"peer": candidates(arguments_of())["mediapipe-attention"]}
+    with ExitStack() as stack:
+        workers, skipped = start(stack, wanted, min(os.sched_getaffinity(0)))
+    assert workers == {}
+    assert skipped["peer"].endswith("mediapipe is installed and does not run: RuntimeError: no graph")
+
+
+def test_a_system_that_finds_no_face_has_nothing_to_compare() -> None:
+    found = {
+        "edge_kp": np.zeros((2, 68, 2)),
+        "some": as_array([None, [[1, 2]]]),
+        "none": as_array([None, None]),
+    }
+    assert peer_photos.blind(found) == ["none"]
+
+
+def test_a_package_of_another_name_has_no_version() -> None:
+    assert version_of("numpy") == np.__version__
+    assert version_of("no-such-distribution") is None
+
+
+@pytest.mark.parametrize("way", ["onnxruntime:fp23", "onnx:fp32", "onnxruntime", "fp32", ""])
+def test_a_way_that_there_is_not_is_wrong_usage(way: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--data", "ibug:nowhere", "--ways", way])
+    assert ended.value.code == 2
+    assert "expected BACKEND:PRECISION" in capsys.readouterr().err
+
+
+def test_a_way_that_is_named_twice_is_refused(capsys: Any) -> None:
+    assert (
+        main(["--data", "ibug:nowhere", "--ways", "onnxruntime:fp32", "auto:auto", "onnxruntime:fp32"]) == 1
+    )
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told == "error: --ways: names onnxruntime:fp32 2 times; name it once"
 
 
 def test_a_missing_python_is_told_and_edge_kp_is_needed() -> None:

@@ -139,7 +139,7 @@ def test_every_kind_of_bad_input_is_counted_on_the_page(results: Results) -> Non
 
 def test_every_table_has_rows_as_wide_as_its_head(results: Results) -> None:
     for name in TABLES:
-        if name == "photo_peers" and "peers-photos" not in results.files:
+        if name == "photo_peers" and not results.matching("peers-photos*.json"):
             continue
         found = table(name, results)
         assert found.rows, name
@@ -227,10 +227,11 @@ def test_no_folder_and_no_results_are_told(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_what_benchmarks_write_fits_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks/x.py", "--data", "ibug:/home/me/helen"])
+    words = ["--data", "ibug:/home/me/helen", "--out=/home/me/results", "--fit=ibug:/home/me/helen,take=4"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks/x.py", *words])
     path = write_result("x", {"figure": 1}, tmp_path, gpu="A GPU")
     result = read_result(path)
-    assert result.command == "python -m benchmarks.x --data ibug:helen"
+    assert result.command == "python -m benchmarks.x --data ibug:helen --out=results --fit=ibug:helen,take=4"
     assert result.machine["gpu"] == "A GPU"
     assert result.figures == {"figure": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
@@ -359,6 +360,26 @@ def test_systems_on_the_same_photos_stand_side_by_side(tmp_path: Path) -> None:
     assert list(found.rows[0]) == ["edge_kp", "3.33", "0.50", "3.33", "0.50", "1.25", "1.00", "1.25", "1.00"]
     assert list(found.rows[1]) == ["other", "–", "–", "3.33", "0.50", "1.25", "1.00", "–", "–"]
     assert OTHERWISE not in page(read_results(tmp_path))
+    put(tmp_path, "peers-photos-afw", photos=45, systems=systems)
+    both = read_results(tmp_path)
+    found = table("photo_peers", both)
+    assert found.columns[0] == "photos"
+    assert [row[0] for row in found.rows] == [
+        "photos, 108 photos: edge_kp",
+        "photos, 108 photos: other",
+        "photos-afw, 45 photos: edge_kp",
+        "photos-afw, 45 photos: other",
+    ]
+    with pytest.raises(DataError, match=r"peers-\*\.json: no such results file"):
+        table("peers", both)
+    assert OTHERWISE not in page(both)
+
+
+def test_details_of_a_data_set_are_not_taken_for_a_summary(tmp_path: Path) -> None:
+    put(tmp_path, "accuracy_afw", errors={"nme": 7.5})
+    text = page(read_results(tmp_path))
+    assert OTHERWISE not in text
+    assert "No accuracy-*.json yet" in Checked(text).text
 
 
 def test_the_command_writes_one_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

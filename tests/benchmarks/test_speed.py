@@ -158,6 +158,14 @@ def test_too_little_memory_is_told_before_it_runs_out(tmp_path, monkeypatch):
         start([key], arguments("face68"), tmp_path, keep, Notes())
 
 
+def test_kernels_are_those_of_the_same_file():
+    digest = FACE.files["stage1.fp32.onnx"]
+    known = {"stage1.fp32": {"sha256": digest, "kernels": 3}, "stage1.fp16": {"sha256": "0", "kernels": 4}}
+    found = speed.files(SHIPPED / "face68", FACE, ["stage1"], {**known, "stage1.int8": {"kernels": 5}})
+    assert {name: cost["kernels"] for name, cost in found.items() if cost["kernels"]} == {"stage1.fp32": 3}
+    assert {"stage1.fp16", "stage1.int8"} < set(found)
+
+
 def test_kernels_are_those_of_the_same_model(tmp_path):
     assert speed.known_kernels(tmp_path, "face68") == ({}, None)
     told = {"model": "face68", "library": "x 1", "date": "2000-01-01", "networks": {"a": {"kernels": 3}}}

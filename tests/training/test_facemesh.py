@@ -18,6 +18,9 @@ from edge_kp.training.facemesh import Bent, FaceMeshTrunk, straighten
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet, normalise
 from edge_kp.training.onnx_graph import export_network, settled
 
+MISSING = [name for name in ("mediapipe", "tflite") if importlib.util.find_spec(name) is None]
+weights = pytest.mark.skipif(bool(MISSING), reason=f"MediaPipe's weights need {' and '.join(MISSING)}")
+
 
 def pattern(size: int) -> torch.Tensor:
     """(1, size, size, 3) uint8 BGR with edges everywhere."""
@@ -32,6 +35,7 @@ def stage(size: int = 64, correct: bool = False) -> StageNet:
     return StageNet(NetworkConfig(size, 16, correct, ("occlusion",), trunk="facemesh"), templates)
 
 
+@weights
 def test_maps_are_those_of_the_original() -> None:
     """Numbers: face_landmark.tflite of MediaPipe 0.10.14 in tflite-runtime 2.14 for the same picture."""
     net = FaceMeshTrunk().eval()
@@ -64,6 +68,7 @@ def test_shares_fade_and_what_is_exported_knows_only_relus() -> None:
     assert torch.equal(bent.settled()(x), bent(x))
 
 
+@weights
 @pytest.mark.parametrize("progress", [0.0, 1.0])
 def test_a_stage_is_exported_as_it_is(tmp_path: Path, progress: float) -> None:
     net = stage(correct=True).eval()
@@ -100,15 +105,19 @@ def test_a_side_that_is_odd_on_the_way_is_rounded_up() -> None:
     assert net(torch.zeros(1, 3, 80, 80)).keypoints.shape == (1, 6, 2)
 
 
-@pytest.mark.parametrize("package", ["tflite", "mediapipe"])
+@pytest.mark.parametrize("package", [pytest.param("tflite", marks=weights), "mediapipe"])
 def test_without_a_package_the_next_step_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     if package == "mediapipe":
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"facemesh.* and pip install --no-deps mediapipe==0\.10\.14"):
+    with pytest.raises(
+        BackendError,
+        match=rf"^{package} is missing: .*facemesh.* and pip install --no-deps mediapipe==0\.10\.14",
+    ):
         FaceMeshTrunk().load_pretrained()
 
 
+@weights
 def test_another_network_in_its_place_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facemesh, "_FILE", "modules/iris_landmark/iris_landmark.tflite")
     with pytest.raises(BackendError, match=r"iris_landmark\.tflite: not the face mesh that is known here"):
