@@ -19,6 +19,7 @@ from edge_kp.types import Array
 
 FILE = "references.npz"
 LIKELY = 0.3  # score from which a locator's box is compared: those of empty cells mean nothing
+ROUGH = ("int8", "int8-cpu")
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,9 @@ def compare(
                 f"{network}: expected output {name} {truth.shape}, got {shape}; export the model again"
             )
         difference = np.abs(seen[name].astype(np.float64) - truth)
-        if name == "boxes":
+        # In 8 bits a stage need only agree that a crop shows no object, not on where its points would be.
+        meaningless = precision in ROUGH and name != "score" and "score" in expected
+        if name == "boxes" or meaningless:
             difference = difference[expected["score"] >= LIKELY]
         allowed = tolerance.points if name in _POINTS else tolerance.probabilities
         mean, worst = (float(difference.mean()), float(difference.max())) if difference.size else (0.0, 0.0)

@@ -142,6 +142,18 @@ def test_boxes_of_cells_without_an_object_mean_nothing() -> None:
     assert not compare("locator", "fp32", seen, expected)[0].passed
 
 
+def test_in_8_bits_points_of_a_crop_without_object_do_not_count() -> None:
+    expected = {"keypoints": np.zeros((2, 5, 2)), "score": np.array([0.9, 0.01])}
+    seen = {"keypoints": np.zeros((2, 5, 2)), "score": np.array([0.9, 0.02])}
+    seen["keypoints"][1] = 0.2
+    for precision, passes in (("fp16", False), ("int8", True), ("int8-cpu", True)):
+        assert compare("stage2", precision, seen, expected)[0].passed is passes
+    seen["keypoints"][0] = 0.2
+    assert not compare("stage2", "int8", seen, expected)[0].passed
+    seen["score"][1] = 0.9  # but that there is none does
+    assert not compare("stage2", "int8", seen, expected)[1].passed
+
+
 def test_a_missing_or_misshapen_output_is_an_error() -> None:
     seen, expected = numbers()
     with pytest.raises(ModelError, match=r"stage1: expected output score \(2,\), got nothing"):
