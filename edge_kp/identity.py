@@ -141,15 +141,15 @@ class Memory:
     def clear(self) -> None:
         self.lost = []
 
-    def number(self, sight: Sight, now: float) -> int:
-        """The id for a newcomer: that of the lost object it can be and looks most like, or a new one."""
+    def recall(self, sight: Sight, now: float) -> tuple[int, Track | None]:
+        """The id for a newcomer, and the lost object that it is: it can be that, and looks most like it."""
         back = [t for t in self.lost if t.can_be(sight, now)]
         track = max(back, key=lambda t: likeness(t.look, sight.look), default=None)
         if track is not None and likeness(track.look, sight.look) >= UNLIKE:
             self.lost.remove(track)
-            return track.id
+            return track.id, track
         self._next_id += 1
-        return self._next_id - 1
+        return self._next_id - 1, None
 
 
 def likeness(a: Array, b: Array) -> float:

@@ -278,10 +278,13 @@ class Tracker:
         return result
 
     def _new(self, sight: Sight) -> Track:
-        number = self._memory.number(sight, self._now)
+        number, lost = self._memory.recall(sight, self._now)
         keypoint_filter = KeypointFilter(self._mean, self.smooth)
         shown = self.detector.detection(sight.result, sight.i, number)
         track = Track(number, keypoint_filter, shown, sight.look, sight.box, self._now)
+        if lost is not None and not sight.clear:
+            # Found half turned away, say: where it was seen clearly still is what tells whether it can be it.
+            track.look, track.box, track.time, track.motion = lost.look, lost.box, lost.time, lost.motion
         return self._seen(track, sight, FRAME_S)
 
     def _seen(self, track: Track, sight: Sight, dt: float) -> Track:

@@ -1,6 +1,7 @@
 """Ids and boxes over the frames of the shipped clip, with the shipped model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 
 from edge_kp import Detector, Tracker
 from edge_kp.geometry import box_iou, invert, transform_points
+from edge_kp.identity import Sight
 from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -106,6 +108,21 @@ def test_an_object_that_comes_back_nearby_keeps_its_id(detector, frames):
     for _ in range(5):
         assert tracker.update(np.zeros_like(frames[0])) == []
     assert [d.id for d in tracker.update(frames[1])] == [1]
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_is_found_again_hardly_seen_counts_as_where_it_was_seen_clearly(detector, frames, share):
+    tracker = Tracker(detector)
+    (face,) = tracker.update(frames[0])
+    (known,) = tracker._tracks
+    for _ in range(3):
+        assert tracker.update(np.zeros_like(frames[0])) == []
+    result = detector.cascade(frames[0], [face.box + 10])
+    sight = Sight(replace(result, visibility=result.visibility * share), 0)
+    found = tracker._new(sight)
+    assert (found.id, sight.clear) == (face.id, share == 1.0)
+    assert (found.time == known.time) is not sight.clear
+    assert np.array_equal(found.box, known.box) is not sight.clear
 
 
 def test_a_forgotten_object_gets_a_new_id(detector, frames):
