@@ -19,7 +19,8 @@ from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_b
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
 from edge_kp.training.augment import Augmentation
-from edge_kp.training.checkpoints import load_stage
+from edge_kp.training.centring import centre
+from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.evaluation import evaluate, summary_table
@@ -119,9 +120,21 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     )
     view2 = StageView(recipe.sizes[1], bank.mean_shape, errors=errors)
     config = network_config(recipe, 1, attributes, 0 if teacher is None else teacher.config.width)
-    train_stage(config, bank.templates, *crops(1, view2), loop(1), out / "stage2", place, teacher, last_only)
+    stage2 = train_stage(
+        config, bank.templates, *crops(1, view2), loop(1), out / "stage2", place, teacher, last_only
+    )
     if not place.first:
         return {}
+    if schema.can_flip and augmentation.moves and config.residual:
+        # By the labels that are trusted to the end, so that those of a program do not count.
+        trusted = [region for region, s in zip(regions, train.samples, strict=True) if s.until >= 1]
+        if trusted:
+            way = centre(stage2, CropDataset(trusted, view2, *labels, recipe.seed), loop(1), place)
+            if any(way):
+                path = out / "stage2" / "best.pt"
+                save_checkpoint(path, {**load_checkpoint(path), "net": stage2.state_dict()})
+                x, y = (100 * v for v in way)
+                print(f"labels lie {x:+.2f}, {y:+.2f} % of a crop beside the middle: taken over")
     first, second = (CropDataset(held_regions[:16], view, *labels, recipe.seed) for view in (view1, view2))
     with replacing(out / CHECK_CROPS) as part:
         np.savez(

@@ -19,6 +19,7 @@ from edge_kp.types import Array
 TRUNKS = ("plain", "lite0", "facemesh")
 LARGEST = 4096  # size or width
 MOST_READINGS = 16
+STEP = 0.1  # sides of the crop by which a reading moves a point at an output of 1
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Reading(nn.Module):
         hidden = (hidden + self.others(hidden)).transpose(1, 2)
         hidden = hidden + F.relu(self.refine(F.relu(hidden)))
         step = self.step(hidden.transpose(1, 2).reshape(-1, self.points * self.hidden, 1))
-        return hidden, 0.1 * step.float().view(-1, self.points, 2)
+        return hidden, STEP * step.float().view(-1, self.points, 2)
 
 
 class StageNet(nn.Module):
