@@ -270,7 +270,7 @@ def pytorch(job: Job, run: Path | None) -> Iterator[Candidate]:
         return times
 
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
-    nets["cascade"] = CascadeNet(stage1, stage2, job.spec.mean_shape)
+    nets["cascade"] = CascadeNet(stage1, stage2, job.spec.mean_shape, job.spec.cascade_finer)
     for precision in (p for p in dict.fromkeys(job.precisions) if p != "int8"):
         half = precision == "fp16"
         for network, net in nets.items():

@@ -32,6 +32,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--images", type=positive, default=256, help="images to calibrate with (default 256)")
     add("--seed", type=natural, default=0, help="of the choice of images")
+    add(
+        "--exact",
+        nargs="+",
+        choices=("locator", "stage1", "stage2"),
+        default=(),
+        metavar="NETWORK",
+        help="leave these in FP32 in int8-cpu: small networks are no faster in 8 bits",
+    )
     add("--report", type=Path, metavar="DIR", help="default: calibration/NAME of the model")
     return parser
 
@@ -41,7 +49,7 @@ def _run(args: argparse.Namespace) -> None:
         from edge_kp.training.calibrating import Calibration, calibrate_model
     except ImportError as error:
         raise BackendError(f"calibrating needs {error.name}: {install('train')}") from error
-    using = Calibration(tuple(args.data), tuple(args.validation), args.images, args.seed)
+    using = Calibration(tuple(args.data), tuple(args.validation), args.images, args.seed, tuple(args.exact))
     precisions, written = calibrate_model(find_model(args.model), using, args.report)
     for precision, figures in precisions.items():
         stages = figures["stages"]

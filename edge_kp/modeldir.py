@@ -45,8 +45,9 @@ class ModelSpec:
         locator_threshold: score below which the locator's boxes are dropped.
         score_threshold: below this an object counts as absent.
         bank_digest: sha256 of the template bank inside the networks.
-        cascade_size: side of the region that the one-graph cascade takes, pixels; 0 where there is none. Its
-            pixels are half as large as those of the stage-1 crop, and it has the same middle.
+        cascade_size: side of the region that the one-graph cascade takes, pixels; 0 where there is none. The
+            region has the same middle as the stage-1 crop.
+        cascade_finer: how many pixels of that region lie along one of the stage-1 crop.
         files: file name → sha256.
         card: training data, terms, measured accuracy: for people.
     """
@@ -64,6 +65,7 @@ class ModelSpec:
     locator_size: int = 0
     locator_threshold: float = 0.0
     cascade_size: int = 0
+    cascade_finer: int = 2
     files: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,9 +83,11 @@ class ModelSpec:
             )
         if self.box_rule == "image" and self.locator != "image":
             raise ValueError("where the whole image is the box there is nothing to locate")
-        if self.cascade_size and (self.cascade_size < 2 * self.sizes[0] or self.cascade_size % 2):
+        margins = self.cascade_size - self.cascade_finer * self.sizes[0]
+        if self.cascade_finer < 1 or (self.cascade_size and (margins < 0 or margins % 2)):
             raise ValueError(
-                f"cascade of size {self.cascade_size}: expected an even one from {2 * self.sizes[0]}"
+                f"cascade of size {self.cascade_size}: expected {self.cascade_finer * self.sizes[0]}"
+                " and as much more on either side"
             )
         if min(self.sizes) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"expected positive sizes and scale, got {self.sizes} and {self.scale}")
@@ -104,7 +108,7 @@ class ModelSpec:
     @property
     def cascade_scale(self) -> float:
         """Side of the cascade's region in longer sides of the box."""
-        return self.scale * self.cascade_size / (2 * self.sizes[0])
+        return self.scale * self.cascade_size / (self.cascade_finer * self.sizes[0])
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``model.json``, as :func:`read_model` reads it."""
@@ -116,7 +120,11 @@ class ModelSpec:
             "mean_shape": [[round(float(v), 6) for v in point] for point in self.mean_shape],
             "stage1": {"size": self.sizes[0], "scale": self.scale},
             "stage2": {"size": self.sizes[1]},
-            "cascade": {"size": self.cascade_size, "scale": self.cascade_scale},
+            "cascade": {
+                "size": self.cascade_size,
+                "scale": self.cascade_scale,
+                "finer": self.cascade_finer,
+            },
             "box_rule": self.box_rule,
             "locator": {
                 "kind": self.locator,
@@ -139,6 +147,11 @@ class ModelSpec:
         if data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format')!r}, this version reads {FORMAT}")
         try:
+            cascade = {
+                "size": 0,
+                "finer": 2,
+                **data.get("cascade", {}),
+            }  # older folders have none, or no finer
             return cls(
                 name=str(data["name"]),
                 schema=KeypointSchema.from_json(data["schema"]),
@@ -150,7 +163,8 @@ class ModelSpec:
                 locator=str(data["locator"]["kind"]),
                 locator_size=int(data["locator"]["size"]),
                 locator_threshold=float(data["locator"]["threshold"]),
-                cascade_size=int(data.get("cascade", {}).get("size", 0)),  # older folders have none
+                cascade_size=int(cascade["size"]),
+                cascade_finer=int(cascade["finer"]),
                 score_threshold=float(data["score_threshold"]),
                 bank_digest=str(data["bank_sha256"]),
                 files={str(k): str(v) for k, v in data["files"].items()},

@@ -93,6 +93,15 @@ def make_parser() -> argparse.ArgumentParser:
         " a teacher",
     )
     model(
+        "--searches",
+        type=natural,
+        nargs=2,
+        default=(0, 0),
+        metavar=("F1", "F2"),
+        help="search every point on a map of its own first, made of so many features (default 0: do not);"
+        " for few pictures, e.g. 0 32",
+    )
+    model(
         "--scale",
         type=number(0.6, 10),
         help="first crop in sides of the box (default 1.6; 1.1 for --box image)",
@@ -185,6 +194,7 @@ def _run(args: argparse.Namespace) -> None:
             readings=tuple(args.readings),
             hidden=tuple(args.hidden),
             trunks=tuple(args.trunks),
+            searches=tuple(args.searches),
             stage1=args.stage1,
             teacher=args.teacher,
             epochs=tuple(args.epochs),

@@ -45,6 +45,7 @@ from edge_kp.training.quantise import (
     TYPED,
     fp32_files,
     graph_digest,
+    layer_names,
     write_precisions,
 )
 
@@ -60,12 +61,15 @@ class Calibration:
         validation: sets that the methods are judged by; without one, what ``data`` leaves over.
         images: how many to calibrate with, at most.
         seed: of the choice of images.
+        exact: networks that int8-cpu leaves in FP32. CPUs gain nothing from 8 bits in a small one, whose time
+            goes to what lies between its layers.
     """
 
     data: tuple[str, ...]
     validation: tuple[str, ...] = ()
     images: int = 256
     seed: int = 0
+    exact: tuple[str, ...] = ()
 
 
 def calibrate_model(
@@ -81,7 +85,7 @@ def calibrate_model(
         paths of all files written.
 
     Raises:
-        ModelError: the folder is no intact model, or is compact already.
+        ModelError: the folder is no intact model, is compact already, or has no network to be left exact.
         DataError: too few images, unreadable ones, or none left to judge by.
     """
     spec = read_model(folder)
@@ -90,6 +94,9 @@ def calibrate_model(
             f"{folder}: was made compact, which is the last step: export it again, calibrate, then compact it"
         )
     sources = {name: checked_file(folder, spec, path.name) for name, path in fp32_files(folder).items()}
+    for name in using.exact:
+        if name not in sources:
+            raise ModelError(f"--exact {name}: {folder} has no such network, but {', '.join(sources)}")
     bank = TemplateBank.load(checked_file(folder, spec, "templates.npz"))
     references = load_references(folder, spec)
     out = reports or Path("calibration", spec.name)
@@ -113,6 +120,7 @@ def calibrate_model(
             for name, source in sources.items()
         }
         kept = {s: {name: layers_to_keep(layers[name][s]) for name in sources} for s in STYLES}
+        kept["int8-cpu"] |= {name: layer_names(sources[name], "int8-cpu") for name in using.exact}
         digests = {name: graph_digest(source) for name, source in sources.items()}
         plans = {"format": RANGES_FORMAT, "networks": plan(digests, ranges, methods, kept)}
         (work / "ranges.json").write_text(json.dumps(plans), encoding="utf-8")
@@ -138,6 +146,7 @@ def calibrate_model(
             "methods": methods,
             "trials": _rounded(trials),
             "kept": kept,
+            "exact": list(using.exact),
             "layers": _rounded(layers),
         }
         reported = write_report(out, report, manifest(chosen, report["data"], using.seed), plans)
@@ -174,6 +183,7 @@ def _command(folder: Path, using: Calibration) -> str:
     words = ["python -m edge_kp.calibrate", f"--model {folder.name}"]
     words += [f"--data {_short(name)}" for name in using.data]
     words += [f"--validation {_short(name)}" for name in using.validation]
+    words += [f"--exact {' '.join(using.exact)}"] if using.exact else []
     return " ".join([*words, f"--images {using.images}", f"--seed {using.seed}"])
 
 

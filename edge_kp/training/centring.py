@@ -7,7 +7,8 @@ import torch
 
 from edge_kp.training.crops import CropDataset
 from edge_kp.training.loop import LoopConfig, Place, batch_loader
-from edge_kp.training.network import STEP, StageNet, normalise
+from edge_kp.training.network import StageNet, normalise
+from edge_kp.training.reading import STEP
 
 NEGLIGIBLE = 1e-5  # sides of the crop
 

@@ -22,7 +22,7 @@ from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
 from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
-from edge_kp.training.fusing import CascadeNet, fuse, glue_examples, region_size
+from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, region_size
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, settled
@@ -66,7 +66,8 @@ def export_run(
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
     # The shape as model.json tells it, so that what is made of the folder later is the same to the last bit.
     told = np.array(spec.to_json()["mean_shape"], np.float32)
-    spec = replace(spec, mean_shape=told, cascade_size=region_size(spec.sizes[0]))
+    fine = finer(spec.sizes, spec.scale)
+    spec = replace(spec, mean_shape=told, cascade_size=region_size(spec.sizes[0], fine), cascade_finer=fine)
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
     images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
     notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
@@ -101,7 +102,7 @@ def export_run(
             plain.unlink()
             for output, row in rows.items():
                 table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
-        nets["cascade"] = CascadeNet(stage1, stage2, spec.mean_shape)
+        nets["cascade"] = CascadeNet(stage1, stage2, spec.mean_shape, fine)
         references = make_references(spec, nets, images)
         save_references(folder, references)
         other = [p for p in PRECISIONS if p in precisions and p != "fp32"]
@@ -145,7 +146,8 @@ def write_cascades(folder: Path, spec: ModelSpec, precisions: Sequence[str]) -> 
     """
     with tempfile.TemporaryDirectory() as temporary:
         glue = {}
-        for name, (module, inputs, outputs) in glue_examples(spec.mean_shape, spec.sizes).items():
+        parts = glue_examples(spec.mean_shape, spec.sizes, spec.cascade_finer)
+        for name, (module, inputs, outputs) in parts.items():
             glue[name] = Path(temporary, f"{name}.onnx")
             export_graph(module, inputs, outputs, glue[name], {})
         paths = []

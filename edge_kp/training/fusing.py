@@ -16,6 +16,7 @@ from onnx import compose, helper
 from torch import Tensor, nn
 
 from edge_kp.errors import ModelError
+from edge_kp.templates import SHAPE_EXTENT
 from edge_kp.training.network import (
     Contract,
     ExportNet,
@@ -30,28 +31,40 @@ from edge_kp.types import Array
 STEP = 16  # what the margin around the crop of stage 1 is a multiple of, pixels
 
 
-def region_size(size: int) -> int:
+def finer(sizes: tuple[int, int], scale: float) -> int:
+    """How many pixels of the region of interest lie along one of the stage-1 crop.
+
+    About as many as stage 2 sees there, so that it is shown no less than a crop from the frame would show.
+
+    Args:
+        sizes: sides of both input images, pixels.
+        scale: side of the stage-1 crop in longer sides of the box.
+    """
+    return max(2, round(SHAPE_EXTENT * sizes[1] * scale / sizes[0]))
+
+
+def region_size(size: int, finer: int) -> int:
     """Side in pixels of the region of interest around a stage-1 crop of ``size`` pixels.
 
-    Its pixels are half as large as those of that crop, and it is 1.43 times as wide: enough for the
-    aligned crop of nearly every object, shifted and turned as it may be.
+    It is 1.43 times as wide as that crop: enough for the aligned crop of nearly every object, shifted and
+    turned as it may be.
     """
-    return 2 * size + STEP * round(0.86 * size / STEP)
+    return finer * size + STEP * round(0.43 * finer * size / STEP)
 
 
 class Enter(nn.Module):
     """Region of interest → input image of stage 1."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, finer: int) -> None:
         super().__init__()
-        self.size = size
-        self.margin = (region_size(size) - 2 * size) // 2
-        self.pool = nn.AvgPool2d(2)
+        self.inner = finer * size
+        self.margin = (region_size(size, finer) - self.inner) // 2
+        self.pool = nn.AvgPool2d(finer)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 BGR (B, R, R, 3) → float (B, 3, R, R) and its middle at half the resolution (B, 3, S, S)."""
+        """uint8 BGR (B, R, R, 3) → float (B, 3, R, R), and its middle as stage 1 takes it (B, 3, S, S)."""
         region = image.float().permute(0, 3, 1, 2)
-        inside = slice(self.margin, self.margin + 2 * self.size)
+        inside = slice(self.margin, self.margin + self.inner)
         return region, self.pool(region[:, :, inside, inside])
 
 
@@ -65,13 +78,13 @@ class Align(nn.Module):
     shape: Tensor
     grid: Tensor
 
-    def __init__(self, mean_shape: Array, sizes: tuple[int, int]) -> None:
+    def __init__(self, mean_shape: Array, sizes: tuple[int, int], finer: int) -> None:
         super().__init__()
         centre = mean_shape.astype(np.float64).mean(0)
         self.centre = (float(centre[0]), float(centre[1]))
         self.register_buffer("shape", torch.from_numpy(mean_shape - centre).float())
         self.register_buffer("grid", pixel_grid(sizes[1]))
-        self.share = 2 * sizes[0] / region_size(sizes[0])
+        self.share = finer * sizes[0] / region_size(sizes[0], finer)
 
     def forward(
         self, region: Tensor, keypoints: Tensor, prior_keypoints: Tensor
@@ -121,12 +134,13 @@ class CascadeNet(Contract):
 
     OUTPUTS = (*ExportNet.OUTPUTS, "stage1_keypoints", "stage1_prior_keypoints", "alignment")
 
-    def __init__(self, stage1: StageNet, stage2: StageNet, mean_shape: Array) -> None:
+    def __init__(self, stage1: StageNet, stage2: StageNet, mean_shape: Array, finer: int) -> None:
         super().__init__()
         sizes = (stage1.config.size, stage2.config.size)
-        self.size = region_size(sizes[0])
+        self.size = region_size(sizes[0], finer)
         self.stage1, self.stage2 = stage1, stage2
-        self.enter, self.align, self.leave = Enter(sizes[0]), Align(mean_shape, sizes), Leave()
+        self.enter, self.align = Enter(sizes[0], finer), Align(mean_shape, sizes, finer)
+        self.leave = Leave()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         region, picture = self.enter(image)
@@ -202,18 +216,18 @@ def fuse(
 
 
 def glue_examples(
-    mean_shape: Array, sizes: tuple[int, int]
+    mean_shape: Array, sizes: tuple[int, int], finer: int
 ) -> dict[str, tuple[nn.Module, dict[str, Tensor], tuple[str, ...]]]:
     """What lies before, between and after the stages: name → module, example inputs, output names."""
-    size, (n, _) = region_size(sizes[0]), mean_shape.shape
+    size, (n, _) = region_size(sizes[0], finer), mean_shape.shape
     image = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     points_of = {name: torch.rand(2, n, 2) for name in ("keypoints", "prior_keypoints")}
     scores = {name: torch.rand(2) for name in ("first", "second")}
     names = ("region_keypoints", "region_prior_keypoints")
     return {
-        "enter": (Enter(sizes[0]), {"image": image}, ("region", "picture")),
+        "enter": (Enter(sizes[0], finer), {"image": image}, ("region", "picture")),
         "align": (
-            Align(mean_shape, sizes),
+            Align(mean_shape, sizes, finer),
             {"region": torch.zeros(2, 3, size, size), **points_of},
             ("picture", *names, "alignment"),
         ),

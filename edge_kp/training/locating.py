@@ -23,9 +23,10 @@ from edge_kp.geometry import box_iou, tight_box
 from edge_kp.locator import NetworkLocator
 from edge_kp.metrics import average_precision, recall_and_false
 from edge_kp.training.checkpoints import load_checkpoint
+from edge_kp.training.layers import Down, conv_bn
 from edge_kp.training.loop import LoopConfig, Place, Task, train_network
 from edge_kp.training.losses import Batch
-from edge_kp.training.network import Contract, Down, conv_bn, normalise
+from edge_kp.training.network import Contract, normalise
 from edge_kp.training.photos import Photo, mark_unlabelled
 from edge_kp.training.scenes import STRIDE, SceneDataset
 from edge_kp.training.torch_backend import TorchBackend

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_kp.training.facemesh import FaceMeshTrunk
+from edge_kp.training.layers import Down, conv_bn
 from edge_kp.training.pretrained import EfficientNetLite0
-from edge_kp.training.sampling import apply_affine, exact_product, gather_cells, pixel_grid, sample
+from edge_kp.training.reading import Reading, Search
+from edge_kp.training.sampling import apply_affine, exact_product, pixel_grid, sample
 from edge_kp.types import Array
 
 TRUNKS = ("plain", "lite0", "facemesh")
 LARGEST = 4096  # size or width
 MOST_READINGS = 16
-STEP = 0.1  # sides of the crop by which a reading moves a point at an output of 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class NetworkConfig:
         trunk: one of :data:`TRUNKS`; ``lite0`` is pretrained and slow, for a teacher; ``facemesh`` is
             pretrained on faces, and quick.
         taught: channels of the teacher's feature map that is foretold in training; 0 without a teacher.
+        search: features from which every point is searched on a map of its own, before the readings; 0: it is
+            not.
     """
 
     size: int
@@ -50,6 +53,7 @@ class NetworkConfig:
     trunk: str = "plain"
     taught: int = 0
     residual: bool = True
+    search: int = 0
 
     def __post_init__(self) -> None:
         if self.size % 16 or self.size < 32:
@@ -58,7 +62,10 @@ class NetworkConfig:
             raise ValueError(f"width: expected a multiple of 8 from 8 up, got {self.width}")
         if self.readings < 1 or self.hidden < 1:
             raise ValueError(f"expected at least one reading and feature, got {self.readings}, {self.hidden}")
-        if max(self.size, self.width, self.hidden, self.taught) > LARGEST or self.readings > MOST_READINGS:
+        if self.search < 0:
+            raise ValueError(f"expected no search (0) or some features for it, got {self.search}")
+        widest = max(self.size, self.width, self.hidden, self.taught, self.search)
+        if widest > LARGEST or self.readings > MOST_READINGS:
             raise ValueError(f"expected no size or width above {LARGEST}, and up to {MOST_READINGS} readings")
         if self.trunk not in TRUNKS:
             raise ValueError(f"trunk: expected one of {', '.join(TRUNKS)}, got {self.trunk!r}")
@@ -67,10 +74,11 @@ class NetworkConfig:
 class StageOutput(NamedTuple):
     """What one stage gives; logits where training needs them. ``correction`` is None in stage 2.
 
-    Shapes: keypoints and prior_keypoints (B, N, 2), and so are the keypoints halfway, after every reading but
-    the last; mixture_logits (B, K); score_logit (B,); visibility_logits (B, N); attribute_logits (B, A);
-    correction (B, 2, 3), corrected → input crop; features (B, width, G, G), the map that points are read
-    from; foretold (B, taught, G, G), a teacher's map told from it, None without a teacher.
+    Shapes: keypoints and prior_keypoints (B, N, 2), and so are the keypoints halfway, after the search, if
+    there is one, and every reading but the last; mixture_logits (B, K); score_logit (B,); visibility_logits
+    (B, N); attribute_logits (B, A); correction (B, 2, 3), corrected → input crop; features (B, width, G, G),
+    the map that points are read from; foretold (B, taught, G, G), a teacher's map told from it, None without
+    a teacher.
     """
 
     keypoints: Tensor
@@ -83,33 +91,6 @@ class StageOutput(NamedTuple):
     halfway: tuple[Tensor, ...]
     features: Tensor
     foretold: Tensor | None
-
-
-def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
-    )
-
-
-class Residual(nn.Module):
-    """Two plain 3×3 convolutions around a shortcut (He et al. 2016, basic block)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = conv_bn(channels, channels)
-        self.second = conv_bn(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.second(F.relu(self.first(x))))
-
-
-class Down(nn.Sequential):
-    """Halve the resolution, then refine with ``blocks`` residual blocks."""
-
-    def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
-        super().__init__(
-            conv_bn(inputs, outputs, stride=2), nn.ReLU(), *(Residual(outputs) for _ in range(blocks))
-        )
 
 
 class CorrectionNet(nn.Module):
@@ -148,60 +129,6 @@ class CorrectionNet(nn.Module):
         tx = 0.5 + 0.5 * dx - 0.5 * a + 0.5 * b
         ty = 0.5 + 0.5 * dy - 0.5 * b - 0.5 * a
         return torch.stack([a, -b, tx, b, a, ty], 1).view(-1, 2, 3)
-
-
-class Reading(nn.Module):
-    """What the feature map shows around every point → features of the points, and how far each must move.
-
-    A small window sees the same edge at many places, so what it means depends on the point: after a layer
-    that all points share, each has weights of its own; then every point hears of every other.
-    """
-
-    offsets: Tensor
-    SIDE = 3  # reads a SIDE × SIDE neighbourhood, a cell apart
-
-    def __init__(self, channels: int, cell: float, points: int, hidden: int, context: int) -> None:
-        super().__init__()
-        self.points, self.hidden = points, hidden
-        self.read = nn.Conv1d(channels * self.SIDE**2, hidden, 1)
-        self.context = nn.Linear(context, hidden)
-        self.embedding = nn.Parameter(torch.randn(1, hidden, points) * 0.1)
-        self.own = nn.Conv1d(points * hidden, points * hidden, 1, groups=points)
-        self.others = nn.Conv1d(points, points, 1)
-        self.refine = nn.Conv1d(hidden, hidden, 1)
-        self.step = nn.Conv1d(points * hidden, points * 2, 1, groups=points)
-        nn.init.zeros_(self.step.weight)
-        nn.init.zeros_(self.step.bias)  # type: ignore[arg-type]
-        reach = torch.arange(self.SIDE) - self.SIDE // 2
-        dy, dx = torch.meshgrid(reach, reach, indexing="ij")
-        self.register_buffer("offsets", torch.stack([dx, dy], -1).view(1, 1, -1, 2) * cell)
-
-    def forward(self, features: Tensor, context: Tensor, at: Tensor, gather: bool) -> tuple[Tensor, Tensor]:
-        """
-        Args:
-            features: (B, C, G, G) feature map.
-            context: (B, hidden) what :attr:`context` gives for the whole image.
-            at: (B, N, 2) crop coordinates to read at.
-            gather: read by :func:`gather_cells` instead of GridSample, with the same result.
-
-        Returns:
-            (B, hidden, N) features of the points, and (B, N, 2) steps in crop coordinates.
-        """
-        # Shape-indexed features (Cao et al. 2012): where to look is not a path for gradients.
-        at = at.detach()
-        if gather:
-            seen = gather_cells(features, at, self.SIDE)
-        else:
-            where = at.unsqueeze(2) + self.offsets
-            seen = F.grid_sample(features, 2 * where - 1, align_corners=False, padding_mode="border")
-        seen = seen.permute(0, 1, 3, 2).reshape(-1, features.shape[1] * self.SIDE**2, self.points)
-        shared = F.relu(self.read(seen) + context.unsqueeze(2) + self.embedding).transpose(1, 2)
-        own = F.relu(self.own(shared.reshape(-1, self.points * self.hidden, 1)))
-        hidden = shared + own.view(-1, self.points, self.hidden)
-        hidden = (hidden + self.others(hidden)).transpose(1, 2)
-        hidden = hidden + F.relu(self.refine(F.relu(hidden)))
-        step = self.step(hidden.transpose(1, 2).reshape(-1, self.points * self.hidden, 1))
-        return hidden, STEP * step.float().view(-1, self.points, 2)
 
 
 class StageNet(nn.Module):
@@ -250,6 +177,7 @@ class StageNet(nn.Module):
             with torch.no_grad():
                 self.mixture.bias.copy_(torch.from_numpy(templates.mean(0).reshape(-1)))
 
+        self.search = Search(w, n, config.search, config.size // 4) if config.search else None
         cell = 4 / config.size  # of the 1/4-resolution map, in crop coordinates
         readings = [Reading(w, cell, n, config.hidden, 256) for _ in range(config.readings)]
         self.readings: Sequence[Reading] = nn.ModuleList(readings)  # type: ignore[assignment]
@@ -280,6 +208,8 @@ class StageNet(nn.Module):
         coarse = F.relu(coarse + self.lateral_eighth(eighth))
         local = self.local(quarter + F.interpolate(coarse, scale_factor=2.0)).float()
         found = [prior]
+        if self.search is not None:
+            found.append(prior + self.search(local, prior) if self.config.residual else prior)
         for reading, of_image in zip(self.readings, contexts, strict=True):
             hidden, step = reading(local, of_image, found[-1], gather)
             found.append(found[-1] + step if self.config.residual else found[-1])

@@ -205,11 +205,15 @@ def to_int8(
     Args:
         style: ``int8`` or ``int8-cpu``.
         ranges: what :func:`measure_ranges` found.
-        layers: which layers are quantised, as :func:`layer_names` names them; None means all.
+        layers: which layers are quantised, as :func:`layer_names` names them; None means all. Of none at all
+            comes the FP32 graph as it is.
     """
     plain = _load(source)
     graph = plain.graph
     nodes = {n: None for n in _style_layers(graph, style) if layers is None or layer_name(n) in layers}
+    if not nodes:
+        _save(plain, target, style, plain.metadata_props)
+        return
     if style == "int8-cpu":
         for node in trunk_nodes(graph):
             if node.op_type in FOLLOWERS and follows(node, nodes):

@@ -77,7 +77,8 @@ def _clip_images(spec: ModelSpec, nets: Mapping[str, Contract]) -> dict[str, Arr
 
 def _own_images(spec: ModelSpec, own: Mapping[str, Array]) -> dict[str, Array]:
     images = {name: pictures[: 1 if name == "locator" else CROPS] for name, pictures in own.items()}
-    margin = spec.cascade_size // 2 - spec.sizes[0]
-    doubled = images["stage1"][:REGIONS].repeat(2, 1).repeat(2, 2)
-    images["cascade"] = np.pad(doubled, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    finer = spec.cascade_finer
+    margin = (spec.cascade_size - finer * spec.sizes[0]) // 2
+    enlarged = images["stage1"][:REGIONS].repeat(finer, 1).repeat(finer, 2)
+    images["cascade"] = np.pad(enlarged, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     return images

@@ -37,7 +37,8 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     with pytest.MonkeyPatch.context() as patch:
         # Each layer takes a while; the last ones stand for all.
         patch.setattr(search, "layer_names", lambda *args: layer_names(*args)[-3:])
-        assert run(model, folder / "report", "--images", "32", "--seed", "2") == 0
+        more = ("--images", "32", "--seed", "2", "--exact", "stage1")
+        assert run(model, folder / "report", *more) == 0
     assert {path.name for path in folder.iterdir()} == {"tiny", "report"}, "something was left behind"
     return model, folder / "report"
 
@@ -91,7 +92,8 @@ def test_the_report_holds_the_figures(done: tuple[Path, Path]) -> None:
     _, folder = done
     report = json.loads((folder / "report.json").read_text())
     assert report["command"] == (
-        "python -m edge_kp.calibrate --model tiny --data synthetic:40,seed=5 --images 32 --seed 2"
+        "python -m edge_kp.calibrate --model tiny --data synthetic:40,seed=5 --exact stage1"
+        " --images 32 --seed 2"
     )
     assert all(list(report["trials"][style]) == list(METHODS) for style in STYLES)
     exact = report["precisions"]["fp32"]["stages"]
@@ -105,7 +107,7 @@ def test_the_report_holds_the_figures(done: tuple[Path, Path]) -> None:
         "| int8-cpu |",
         "| percentile |",
         "| stage.local.0.0 |",
-        "None had to be kept",
+        "- `int8-cpu`, stage1: all of it, as `--exact` says",
         "(layers.png)",
     ):
         assert words in page, words
@@ -128,6 +130,22 @@ def test_a_kept_layer_is_told(done: tuple[Path, Path]) -> None:
     report = json.loads((done[1] / "report.json").read_text())
     report["kept"]["int8"]["stage2"] = ["stage.local.0.0"]
     assert "- `int8`, stage2: `stage.local.0.0`, 0.0" in text_of(report)
+
+
+def test_a_report_in_which_nothing_is_kept_says_so(done: tuple[Path, Path]) -> None:
+    report = json.loads((done[1] / "report.json").read_text())
+    assert "None had to be kept" not in text_of(report)
+    report |= {"exact": [], "kept": {style: {name: [] for name in NETWORKS} for style in STYLES}}
+    assert "None had to be kept" in text_of(report)
+
+
+def test_what_is_left_exact_has_the_graph_of_fp32(done: tuple[Path, Path]) -> None:
+    model, _ = done
+    names = ("stage1.int8-cpu", "stage1.fp32", "stage2.int8-cpu")
+    exact, fp32, other = (onnx.load(model / f"{name}.onnx").graph for name in names)
+    assert [node.op_type for node in exact.node] == [node.op_type for node in fp32.node]
+    assert "QuantizeLinear" in {node.op_type for node in other.node}
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(model / "stage1.int8.onnx").graph.node}
 
 
 # ---- refusals --------------------------------------------------------------------------------------------

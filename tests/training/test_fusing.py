@@ -17,30 +17,42 @@ from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.errors import ModelError
 from edge_kp.geometry import Crop, estimate_similarity, similarity, transform_points
 from edge_kp.modeldir import read_model
-from edge_kp.training.fusing import Align, Enter, fuse, region_size
+from edge_kp.training.fusing import Align, Enter, finer, fuse, region_size
 from edge_kp.training.samples import Sample
 
 torch = pytest.importorskip("torch")
 
 MEAN = np.array([[0.2, 0.3], [0.8, 0.25], [0.5, 0.5], [0.3, 0.8], [0.75, 0.7]], np.float32)
 SIZES = (48, 64)
+FINER = 2
 
 
+@pytest.mark.parametrize("times", [2, 3, 4])
 @pytest.mark.parametrize("size", [32, 48, 64, 96, 112, 128, 160])
-def test_a_region_is_wide_enough_and_has_the_crop_in_its_middle(size: int) -> None:
-    region = region_size(size)
-    assert region % 16 == 0
-    assert 1.35 <= region / (2 * size) <= 1.5
-    assert (region - 2 * size) % 2 == 0
+def test_a_region_is_wide_enough_and_has_the_crop_in_its_middle(size: int, times: int) -> None:
+    region = region_size(size, times)
+    assert 1.35 <= region / (times * size) <= 1.5
+    assert (region - times * size) % 2 == 0
 
 
-def test_stage_one_sees_the_middle_at_half_the_resolution(frames: list[Any]) -> None:
-    size = region_size(48)
+@pytest.mark.parametrize(
+    ("sizes", "scale", "expected"), [((96, 128), 1.6, 2), ((64, 160), 1.6, 3), ((48, 160), 1.6, 4)]
+)
+def test_a_region_is_as_fine_as_the_second_crop(sizes: tuple[int, int], scale: float, expected: int) -> None:
+    """0.66 of the second crop's side shows the box, and all of the first crop's shows ``scale`` boxes."""
+    assert finer(sizes, scale) == expected
+    shown = finer(sizes, scale) * sizes[0] / scale  # pixels of the region along the box
+    assert 0.8 < shown / (0.66 * sizes[1]) < 1.5
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_stage_one_sees_the_middle_as_coarse_as_it_wants(frames: list[Any], times: int) -> None:
+    size, inner = region_size(48, times), 48 * times
     image = cv2.resize(frames[0], (size, size))
-    region, picture = Enter(48)(torch.from_numpy(image[None]))
-    margin = (size - 96) // 2
-    inside = image[margin : margin + 96, margin : margin + 96].astype(np.float64)
-    blocks = inside.reshape(48, 2, 48, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+    region, picture = Enter(48, times)(torch.from_numpy(image[None]))
+    margin = (size - inner) // 2
+    inside = image[margin : margin + inner, margin : margin + inner].astype(np.float64)
+    blocks = inside.reshape(48, times, 48, times, 3).mean((1, 3)).transpose(2, 0, 1)
     np.testing.assert_allclose(picture[0], blocks, atol=1e-4)
     np.testing.assert_array_equal(region[0], image.transpose(2, 0, 1))
 
@@ -58,10 +70,10 @@ def test_the_alignment_is_the_least_squares_similarity(
     rng = np.random.default_rng(seed)
     points = transform_points(similarity(angle, scale, (0.5, 0.5)), MEAN - 0.5) + shift
     points = (points + rng.normal(0, 0.02, points.shape)).astype(np.float32)
-    size = region_size(SIZES[0])
-    align = Align(MEAN, SIZES)
+    size = region_size(SIZES[0], FINER)
+    align = Align(MEAN, SIZES, FINER)
     out = align(torch.zeros(1, 3, size, size), *[torch.from_numpy(points[None])] * 2)
-    share = 2 * SIZES[0] / size
+    share = FINER * SIZES[0] / size
     of_region = share * points.astype(np.float64) + (1 - share) / 2
     np.testing.assert_allclose(out[1][0], of_region, atol=1e-6)
     to_shape = estimate_similarity(of_region, MEAN.astype(np.float64))
@@ -71,11 +83,11 @@ def test_the_alignment_is_the_least_squares_similarity(
 
 
 def test_the_second_crop_is_the_one_that_opencv_cuts(frames: list[Any]) -> None:
-    size = region_size(SIZES[0])
+    size = region_size(SIZES[0], FINER)
     image = cv2.resize(frames[0][60:320, 200:460], (size, size))
     points = transform_points(similarity(0.4, 0.9, (0.5, 0.55)), MEAN - 0.5).astype(np.float32)
     region = torch.from_numpy(image.transpose(2, 0, 1)[None]).float()
-    picture, _, _, alignment = Align(MEAN, SIZES)(region, *[torch.from_numpy(points[None])] * 2)
+    picture, _, _, alignment = Align(MEAN, SIZES, FINER)(region, *[torch.from_numpy(points[None])] * 2)
     matrix = np.vstack([alignment[0].numpy(), [0, 0, 1]]).astype(np.float64)
     of_region = np.array([[1 / size, 0, 0.5 / size], [0, 1 / size, 0.5 / size], [0, 0, 1]])
     crop = Crop((np.linalg.inv(matrix) @ of_region)[:2], SIZES[1])
@@ -86,9 +98,9 @@ def test_the_second_crop_is_the_one_that_opencv_cuts(frames: list[Any]) -> None:
 
 
 def test_points_in_one_place_give_no_infinity() -> None:
-    size = region_size(SIZES[0])
+    size = region_size(SIZES[0], FINER)
     points = torch.full((1, 5, 2), 0.5)
-    out = Align(MEAN, SIZES)(torch.zeros(1, 3, size, size), points, points)
+    out = Align(MEAN, SIZES, FINER)(torch.zeros(1, 3, size, size), points, points)
     assert all(torch.isfinite(value).all() for value in out)
 
 

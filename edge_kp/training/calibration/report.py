@@ -88,7 +88,9 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
         for style in STYLES
         for name, layers in report["kept"][style].items()
         for layer in layers
+        if style != "int8-cpu" or name not in report["exact"]
     ]
+    kept += [f"- `int8-cpu`, {name}: all of it, as `--exact` says" for name in report["exact"]]
     lines = [
         f"Each layer was quantised alone: how far that moves the result, over {ALONE} of the images, in sides"
         f" of the network's input. A layer that moves it by more than {OUTLIER:g} times the median of its"
