@@ -18,8 +18,6 @@ from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, rea
 from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, table
 from edge_kp.run import main
 
-FACE = SHIPPED / "face68"
-
 
 @pytest.fixture
 def copy(tiny_model: Path, tmp_path: Path) -> Path:
@@ -37,9 +35,9 @@ def test_every_precision_has_a_tolerance() -> None:
     assert tuple(TOLERANCE) == PRECISIONS
 
 
-@pytest.mark.parametrize("model", ["face68", "tiny"])
+@pytest.mark.parametrize("model", ["face68", "face68-nano", "tiny"])
 def test_a_model_carries_pictures_and_results_of_every_network(model: str, tiny_model: Path) -> None:
-    folder = FACE if model == "face68" else tiny_model
+    folder = tiny_model if model == "tiny" else SHIPPED / model
     spec = read_model(folder)
     references = load_references(folder, spec)
     sizes = dict(zip(("stage1", "stage2"), spec.sizes, strict=True))
@@ -54,7 +52,7 @@ def test_a_model_carries_pictures_and_results_of_every_network(model: str, tiny_
     n = len(spec.schema)
     assert references["cascade"].outputs["keypoints"].shape[1:] == (n, 2)
     score = references["locator"].outputs["score"]
-    if model == "face68":
+    if model != "tiny":
         assert score.max() > spec.locator_threshold
         scores = np.sort(references["stage2"].outputs["score"])
         assert scores[0] < 0.5  # a crop in which the face is hidden
@@ -88,15 +86,17 @@ def test_boxes_of_several_batches_are_answered_as_alone_in_one_graph(tiny_model:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_shipped_file_gives_what_pytorch_gave(precision: str, backend: str) -> None:
+@pytest.mark.parametrize("model", ["face68", "face68-nano"])
+def test_every_shipped_file_gives_what_pytorch_gave(model: str, precision: str, backend: str) -> None:
     if backend == "openvino":
         pytest.importorskip("openvino")
-    spec = read_model(FACE)
-    references, networks = load_references(FACE, spec), []
+    folder = SHIPPED / model
+    spec = read_model(folder)
+    references, networks = load_references(folder, spec), []
     for network, expected in references.items():
         if f"{network}.{precision}.onnx" in spec.files:
             networks.append(network)
-            path = checked_file(FACE, spec, f"{network}.{precision}.onnx")
+            path = checked_file(folder, spec, f"{network}.{precision}.onnx")
             seen = open_backend(backend, path, precision, 1).run(expected.images)
             rows = compare(network, precision, seen, expected.outputs)
             assert all(row.passed for row in rows), table(rows)

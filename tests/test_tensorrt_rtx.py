@@ -23,10 +23,13 @@ from edge_kp.errors import BackendError
 from edge_kp.modeldir import SHIPPED, read_model
 from edge_kp.templates import TemplateBank
 
-FOLDER = SHIPPED / "face68"
-SPEC = read_model(FOLDER)
-GRAPHS = sorted(name.removesuffix(".onnx") for name in SPEC.files if name.endswith(".onnx"))
-FOR_TENSORRT = [name for name in GRAPHS if not name.endswith("int8-cpu")]
+MODELS = ("face68", "face68-nano")
+SPECS = {model: read_model(SHIPPED / model) for model in MODELS}
+GRAPHS = {
+    model: sorted(name.removesuffix(".onnx") for name in spec.files if name.endswith(".onnx"))
+    for model, spec in SPECS.items()
+}
+FOR_TENSORRT = [f"{m}/{name}" for m in MODELS for name in GRAPHS[m] if not name.endswith("int8-cpu")]
 TYPES = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}
 Layers = list[str]
 
@@ -37,10 +40,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Engine
     trt, folder = load_tensorrt(), tmp_path_factory.mktemp("engines")
     found = {}
     for name in FOR_TENSORRT:
-        engine = folder / f"{name}.engine"
-        build(
-            trt, FOLDER / f"{name}.onnx", engine, name.split(".")[1], Gpu(None, "8.6"), (1,), progress=False
-        )
+        engine = folder / f"{name.replace('/', '-')}.engine"
+        precision = name.rpartition(".")[2]
+        build(trt, SHIPPED / f"{name}.onnx", engine, precision, Gpu(None, "8.6"), (1,), progress=False)
         layers = json.loads(Path(f"{engine}.layers.json").read_text())["layers"]
         found[name] = (EngineInfo.read(engine), layers)
         assert sidecar(engine).exists()
@@ -59,18 +61,19 @@ def convolutions(layers: Layers) -> list[str]:
     return found
 
 
-def test_every_network_is_shipped_in_every_precision() -> None:
+@pytest.mark.parametrize("model", MODELS)
+def test_every_network_is_shipped_in_every_precision(model: str) -> None:
     for network in ("locator", "stage1", "stage2"):
         for precision in ("fp32", "fp16", "int8", "int8-cpu"):
-            assert f"{network}.{precision}" in GRAPHS
-    assert {"cascade.fp16", "cascade.int8"} <= set(GRAPHS)
+            assert f"{network}.{precision}" in GRAPHS[model]
+    assert {"cascade.fp16", "cascade.int8"} <= set(GRAPHS[model])
 
 
 @pytest.mark.parametrize("name", FOR_TENSORRT)
 def test_it_compiles_in_its_precision(compiled: dict[str, tuple[EngineInfo, Layers]], name: str) -> None:
     """Few kernels are the point: on a GPU it is they, not the arithmetic, that take the time."""
     info, layers = compiled[name]
-    network, precision = name.split(".")
+    network, precision = name.partition("/")[2].split(".")
     kinds = convolutions(layers)
     most = {"locator": 30, "stage1": 77, "stage2": 77, "cascade": 160}[network]
     least = {"locator": 20, "stage1": 35, "stage2": 35, "cascade": 70}[network]
@@ -88,19 +91,19 @@ def test_it_compiles_in_its_precision(compiled: dict[str, tuple[EngineInfo, Laye
     assert not left, "Q/DQ pairs that were not fused"
 
 
-@pytest.mark.parametrize("name", [n for n in FOR_TENSORRT if not n.startswith("locator")])
+@pytest.mark.parametrize("name", [n for n in FOR_TENSORRT if "/locator" not in n])
 def test_the_templates_are_mixed_inside_the_engine(
     compiled: dict[str, tuple[EngineInfo, Layers]], name: str
 ) -> None:
     """One layer holds the bank as a constant, in 32 bits whatever the precision."""
-    bank = TemplateBank.load(FOLDER / "templates.npz").templates
+    bank = TemplateBank.load(SHIPPED / name.partition("/")[0] / "templates.npz").templates
     size = rf"Dimensions: \[(?:1,)?{len(bank)},{bank[0].size}\]"
     holders = [
         constants
         for layer in compiled[name][1]
         if re.search(size, constants := layer.partition("Constants: [")[2].partition("Outputs:")[0])
     ]
-    assert len(holders) == (2 if name.startswith("cascade") else 1)
+    assert len(holders) == (2 if "/cascade" in name else 1)
     for constants in holders:
         match = re.search(size + r".*?Datatype: (\w+)", constants)
         assert match
@@ -111,7 +114,7 @@ def test_files_for_cpus_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"quantised for CPUs.*build from stage2\.int8\.onnx"):
         build(
             load_tensorrt(),
-            FOLDER / "stage2.int8-cpu.onnx",
+            SHIPPED / "face68" / "stage2.int8-cpu.onnx",
             tmp_path / "x.engine",
             "int8",
             Gpu(None, "8.6"),

@@ -29,6 +29,7 @@ DOCUMENTS = (
     "benchmarks/results/README.md",
     "docs/ceph19.md",
     "edge_kp/models/face68/README.md",
+    "edge_kp/models/face68-nano/README.md",
 )
 BLOCK = re.compile(
     r"^<!-- figures: (?P<name>[^\n]*?) -->\n(?P<old>.*?)<!-- end -->$", re.DOTALL | re.MULTILINE

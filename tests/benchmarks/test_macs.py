@@ -119,17 +119,24 @@ def test_a_network_costs_the_same_in_every_precision(network):
         assert cost.weight_bytes + cost.file_bytes > cost.parameters  # at least a byte each
 
 
-def test_the_model_card_says_what_the_networks_are():
-    card = " ".join((FACE / "README.md").read_text(encoding="utf-8").split())
-    spec = read_model(FACE)
+@pytest.mark.parametrize("model", ["face68", "face68-nano"])
+def test_the_model_card_says_what_the_networks_are(model):
+    folder = SHIPPED / model
+    card = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    spec = read_model(folder)
     sizes = {"locator": spec.locator_size, "stage1": spec.sizes[0], "stage2": spec.sizes[1]}
     for network, size in sizes.items():
-        cost = count(FACE / f"{network}.fp32.onnx")
+        cost = count(folder / f"{network}.fp32.onnx")
         macs, parameters = round(cost.macs / 1e6), f"{cost.parameters / 1e6:.2f} M parameters"
         assert (
             f"{size} px ({macs} MMAC, {parameters})" in card
             or f"{size} px, {macs} MMAC, {parameters}" in card
         )
+
+
+def test_the_nano_model_costs_less_than_twelve_million():
+    folder = SHIPPED / "face68-nano"
+    assert sum(count(folder / f"{stage}.fp32.onnx").macs for stage in ("stage1", "stage2")) <= 12e6
 
 
 def test_the_yardstick_is_the_published_network(tmp_path: Path):
