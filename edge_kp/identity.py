@@ -54,7 +54,8 @@ class Sight:
     def clear(self) -> bool:
         """Is the object seen without doubt, and hardly covered?"""
         score, visibility = CLEAR
-        return self.score >= score and float(self.visibility.mean()) >= visibility
+        seen = self.visibility
+        return self.score >= score and float(seen.sum()) >= visibility * len(seen)
 
     @cached_property
     def look(self) -> Array:

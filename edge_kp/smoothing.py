@@ -66,8 +66,8 @@ class KeypointFilter:
         self._passes = smooth == "off"
         self._strength = STRENGTHS["light" if self._passes else smooth]
         self._alignment = ShapeAlignment(mean_shape - 0.5)
-        # Complex numbers, x + iy. The shift of the place is where the middle of the canonical crop lies, so that
-        # turning does not move it.
+        # Complex numbers, x + iy. The shift of the place is where the middle of the canonical crop lies, so
+        # that turning does not move it.
         self._place: Place | None = None
         self._velocity: Place = 0j, 0j
         self._shape = as_complex(mean_shape)
