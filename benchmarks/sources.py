@@ -24,8 +24,8 @@ from benchmarks.common import RESULTS, write_result
 from edge_kp import Detector, Tracker
 from edge_kp.cli import positive, run_cli
 from edge_kp.errors import BackendError
-from edge_kp.live.following import Together
-from edge_kp.live.frames import Frame, Source
+from edge_kp.live.following import Together, usable_cores
+from edge_kp.live.frames import CaptureOptions, Frame, Source
 from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.source import open_source
 
@@ -38,9 +38,9 @@ class Again:
     live = False
     skipped = returns = 0
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._source: Source = open_source(str(path))
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._options = path, CaptureOptions(threads=threads)
+        self._source: Source = open_source(str(path), self._options)
         self.fps, self.size, self.name = self._source.fps, self._source.size, self._source.name
         self._index = 0
 
@@ -48,7 +48,7 @@ class Again:
         frame = self._source.read()
         if frame is None:
             self._source.close()
-            self._source = open_source(str(self._path))
+            self._source = open_source(str(self._path), self._options)
             frame = self._source.read()
         assert frame is not None
         rate = self.fps or 25.0
@@ -70,7 +70,9 @@ def measure(model: str, count: int, frames: int) -> float:
         with Detector(model, threads=1) as detector:
             yield Together(detector, [Tracker(detector, max_objects=1) for _ in range(count)])
 
-    pipeline = Pipeline([Again(CLIP) for _ in range(count)], worker, lanes=count, max_frames=count * frames)
+    decoding = max(1, usable_cores() // count)  # as python -m edge_kp.run shares them
+    sources = [Again(CLIP, decoding) for _ in range(count)]
+    pipeline = Pipeline(sources, worker, lanes=count, max_frames=count * frames)
     pipeline.run()
     return pipeline.stats.summary().mean_fps
 

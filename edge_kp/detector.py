@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -19,7 +20,7 @@ from edge_kp.geometry import tight_box
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
-from edge_kp.pose import pose_model
+from edge_kp.pose import PoseModel, pose_model
 from edge_kp.types import Array, Detection, HeadPose
 
 CASCADES = ("auto", "fused", "staged")
@@ -139,25 +140,16 @@ class Detector:
         Args:
             keypoints: (N, 2) float32 to tell instead of the result's own, such as steadied ones.
         """
-        points = result.keypoints[i] if keypoints is None else keypoints
+        points, visibility = result.keypoints[i] if keypoints is None else keypoints, result.visibility[i]
         return Detection(
             id=number,
             box=tight_box(points),
             score=float(result.score[i]),
             keypoints=points,
-            visibility=result.visibility[i],
+            visibility=visibility,
             attributes=dict(zip(self.spec.attributes, result.attributes[i].tolist(), strict=True)),
-            pose=self._head_pose(points, result.visibility[i]),
+            pose=None if self._pose is None else partial(_head_pose, self._pose, points, visibility),
         )
-
-    def _head_pose(self, keypoints: Array, visibility: Array) -> HeadPose | None:
-        if self._pose is None:
-            return None
-        weights = visibility if visibility.min() < 0.5 else None
-        try:
-            return self._pose(keypoints, weights)
-        except ValueError:  # too little of the face is visible to tell
-            return None
 
     def check(self) -> list[Row]:
         """Every network's outputs for the model's stored pictures beside what PyTorch gave for them.
@@ -192,6 +184,14 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _head_pose(model: PoseModel, keypoints: Array, visibility: Array) -> HeadPose | None:
+    weights = visibility if visibility.min() < 0.5 else None
+    try:
+        return model(keypoints, weights)
+    except ValueError:  # too little of the face is visible to tell
+        return None
 
 
 def check_image(image: Array) -> None:

@@ -146,7 +146,8 @@ def tight_box(keypoints: Array) -> Array:
     Raises:
         ValueError: every point is NaN.
     """
-    box = np.concatenate([keypoints.min(0), keypoints.max(0)]).astype(np.float32)
+    columns = np.ascontiguousarray(keypoints.T)  # rows of two numbers each take NumPy three times as long
+    box = np.concatenate([columns.min(1), columns.max(1)]).astype(np.float32)
     if not math.isnan(box.sum()):
         return box
     known = keypoints[~np.isnan(keypoints).any(axis=1)]
@@ -225,8 +226,10 @@ class Crop:
             # A small pixel's centre lies at block * x + (block - 1) / 2 of the part.
             to_part = np.array([[bx, 0, x0 + (bx - 1) / 2], [0, by, y0 + (by - 1) / 2]])
             to_pixels = compose(to_pixels, to_part)
+        # Given where to write, OpenCV need not ask Python, and its other threads, for memory in between.
+        crop = np.empty((self.size, self.size, *image.shape[2:]), image.dtype)
         return cv2.warpAffine(
-            image, to_pixels, (self.size, self.size), flags=cv2.INTER_LINEAR, borderMode=border
+            image, to_pixels, (self.size, self.size), crop, flags=cv2.INTER_LINEAR, borderMode=border
         )
 
 

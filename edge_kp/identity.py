@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -54,7 +54,8 @@ class Sight:
     def clear(self) -> bool:
         """Is the object seen without doubt, and hardly covered?"""
         score, visibility = CLEAR
-        return self.score >= score and float(self.visibility.mean()) >= visibility
+        seen = self.visibility
+        return self.score >= score and float(seen.sum()) >= visibility * len(seen)
 
     @cached_property
     def look(self) -> Array:
@@ -75,7 +76,7 @@ class Track:
         shown: the last detection as told to the user, keypoints filtered.
         look: running mean of its looks, while it was seen clearly.
         box, time: where it was last seen clearly, and when, seconds.
-        motion: (2,) running mean of the speed of its middle, pixels per second.
+        motion: running mean of the speed of its middle, x + iy, pixels per second.
         doubt: since when it is covered, or hardly one of its kind; None while it is seen clearly.
         lost: when it was lost.
         seen: frames in which it was seen clearly.
@@ -87,7 +88,7 @@ class Track:
     look: Array
     box: Array
     time: float
-    motion: Array = field(default_factory=lambda: np.zeros(2))
+    motion: complex = 0j
     doubt: float | None = None
     lost: float = -math.inf
     seen: int = 0
@@ -117,9 +118,10 @@ class Track:
         if not 1 / limit < ratio < limit:
             return False
         moved, path = _middle(sight.box) - _middle(self.box), self.motion * unseen
-        share = float(np.clip(moved @ path / max(float(path @ path), 1e-6), 0, 1))
+        along = (moved * path.conjugate()).real
+        share = min(max(along / max(abs(path) ** 2, 1e-6), 0.0), 1.0)
         reach = (0.5 + DRIFT * unseen) * max(_side(self.box), _side(sight.box))
-        return float(np.linalg.norm(moved - share * path)) < reach
+        return abs(moved - share * path) < reach
 
 
 class Memory:
@@ -175,8 +177,10 @@ def distinct(candidates: Iterable[Sight], others: Sequence[Array]) -> list[Sight
     return kept
 
 
-def _middle(box: Array) -> Array:
-    return np.asarray(box[:2] + box[2:], np.float64) / 2
+def _middle(box: Array) -> complex:
+    """x + iy, in plain numbers, which take a tenth of the time of an array of two."""
+    x, y = (box[:2] + box[2:]).tolist()
+    return complex(x, y) / 2
 
 
 def _side(box: Array) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from edge_kp.geometry import ShapeAlignment, as_complex, from_complex
 from edge_kp.types import Array
 
+Place = tuple[complex, complex]  # factor and shift: shape * factor + shift are frame pixels
 COVERED = 0.25  # share of the cut-off that is left for a point that is surely covered
 
 
@@ -65,10 +66,10 @@ class KeypointFilter:
         self._passes = smooth == "off"
         self._strength = STRENGTHS["light" if self._passes else smooth]
         self._alignment = ShapeAlignment(mean_shape - 0.5)
-        # Complex numbers, x + iy. The place is (factor, shift): shape * factor + shift are frame pixels, and
-        # the shift is where the middle of the canonical crop lies, so that turning does not move it.
-        self._place: Array | None = None
-        self._velocity = np.zeros(2, np.complex128)
+        # Complex numbers, x + iy. The shift of the place is where the middle of the canonical crop lies, so
+        # that turning does not move it.
+        self._place: Place | None = None
+        self._velocity: Place = 0j, 0j
         self._shape = as_complex(mean_shape)
         self._shape_speed = np.zeros_like(self._shape)
 
@@ -80,7 +81,7 @@ class KeypointFilter:
         """
         if self._place is None:
             raise ValueError("nothing to predict from: give keypoints to update first")
-        factor, shift = (self._place + self._velocity * dt).tolist()
+        factor, shift = _add(self._place, self._velocity, dt)
         return from_complex(self._shape * factor + shift)
 
     def update(self, keypoints: Array, visibility: Array, dt: float) -> Array:
@@ -99,30 +100,34 @@ class KeypointFilter:
         """
         s = self._strength
         points = as_complex(keypoints)
-        place = np.array(self._alignment.from_shape(points))
-        unit = abs(place[0])  # side of the aligned crop, frame pixels
+        factor, shift = self._alignment.from_shape(points)
+        unit = abs(factor)  # side of the aligned crop, frame pixels
         if not 1e-9 * float(np.abs(points).max()) < unit:
             raise ValueError("keypoints coincide or are not finite")
-        shape = (points - place[1]) / place[0]
+        shape = (points - shift) / factor
         if self._place is None:
-            self._place, self._shape = place, shape
+            self._place, self._shape = (factor, shift), shape
             return keypoints.astype(np.float32)
-        expected = self._place + self._velocity * dt
-        error = place - expected
-        speed = max(map(abs, self._velocity.tolist())) / unit
-        wrong = max(map(abs, error.tolist())) / (unit * dt)
+        expected = _add(self._place, self._velocity, dt)
+        error = factor - expected[0], shift - expected[1]
+        speed = max(map(abs, self._velocity)) / unit
+        wrong = max(map(abs, error)) / (unit * dt)
         alpha = _alpha(s.place + s.place_speed * speed + s.place_error * wrong, dt)
-        self._place = expected + alpha * error
-        self._velocity = self._velocity + (alpha * alpha / (2 - alpha) / dt) * error
+        self._place = factor, shift = _add(expected, error, alpha)
+        self._velocity = _add(self._velocity, error, alpha * alpha / (2 - alpha) / dt)
 
-        moved = (shape - self._shape) / dt
-        self._shape_speed = self._shape_speed + _alpha(s.derivative, dt) * (moved - self._shape_speed)
+        change = shape - self._shape
+        self._shape_speed += _alpha(s.derivative, dt) * (change / dt - self._shape_speed)
         cutoff = s.shape + s.shape_speed * np.abs(self._shape_speed)
-        cutoff = cutoff * (COVERED + (1 - COVERED) * visibility)
-        self._shape = self._shape + (shape - self._shape) / (1 + 1 / (2 * math.pi * dt * cutoff))
+        cutoff *= COVERED + (1 - COVERED) * visibility
+        self._shape = self._shape + change / (1 + 1 / (2 * math.pi * dt * cutoff))
         if self._passes:
             return keypoints.astype(np.float32)
-        return from_complex(self._shape * self._place[0] + self._place[1]).astype(np.float32)
+        return from_complex(self._shape * factor + shift).astype(np.float32)
+
+
+def _add(place: Place, change: Place, times: float) -> Place:
+    return place[0] + times * change[0], place[1] + times * change[1]
 
 
 def _alpha(cutoff: float, dt: float) -> float:

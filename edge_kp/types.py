@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+
+class Late(Generic[T]):
+    """A field of a dataclass that may be given as a function, which is called when it is first read.
+
+    Args:
+        default: of the field.
+    """
+
+    def __init__(self, default: T) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type | None = None) -> T:
+        if instance is None:  # so a dataclass asks for the default
+            return self._default
+        value = instance.__dict__[self._name]
+        if callable(value):
+            value = instance.__dict__[self._name] = value()
+        found: T = value
+        return found
+
+    def __set__(self, instance: object, value: T | Callable[[], T]) -> None:
+        instance.__dict__[self._name] = value
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,8 @@ class Detection:
         keypoints: (N, 2) float32, frame pixels; pixel (0, 0) has its centre at (0, 0).
         visibility: (N,) float32 in [0, 1], probability that the point is not covered.
         attributes: name → probability in [0, 1], e.g. ``{"occlusion": 0.1}``.
-        pose: direction of a face; None for other objects, and where too little of the face is visible.
+        pose: direction of a face; None for other objects, and where too little of the face is visible. A
+            detector's is computed when it is first read.
     """
 
     id: int
@@ -77,7 +105,7 @@ class Detection:
     keypoints: Array
     visibility: Array
     attributes: Mapping[str, float] = field(default_factory=dict)
-    pose: HeadPose | None = None
+    pose: Late[HeadPose | None] = Late(None)
 
     def __post_init__(self) -> None:
         if self.box.shape != (4,):

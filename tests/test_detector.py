@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_iou, similarity, transform_points
 from edge_kp.modeldir import SHIPPED, read_model
+from edge_kp.pose import pose_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.exporting import find_bank
 
@@ -63,6 +66,17 @@ def test_finds_the_one_face(detector, image, box):
     assert found.keypoints[36, 0] < found.keypoints[45, 0]
     assert found.keypoints[36:48, 1].mean() < found.keypoints[48:, 1].mean()
     assert found.box == pytest.approx(np.concatenate([found.keypoints.min(0), found.keypoints.max(0)]))
+
+
+def test_the_pose_is_computed_when_it_is_first_read(detector, image):
+    (found,) = detector.detect(image)
+    sent = pickle.loads(pickle.dumps(found))  # before anybody read it
+    assert sent.pose == found.pose == pose_model(detector.schema)(found.keypoints)
+    calls = []
+    late = replace(found, pose=lambda: calls.append(1) or found.pose)
+    assert not calls
+    assert late.pose is late.pose is found.pose
+    assert len(calls) == 1
 
 
 def test_given_boxes_are_answered_in_order_whatever_their_score(detector, image, box):

@@ -71,16 +71,18 @@ class OpenVinoBackend(Backend):
             raise BackendError(
                 f"{self._path}: expected uint8 (B, {side}, {side}, 3), got {image.dtype} {image.shape}"
             )
-        out = [np.empty((len(image), *value.shape[1:]), np.float32) for value in self._values]
-        for i, picture in enumerate(image):
+        rows = []
+        for picture in image:
             self._image[0] = picture
             try:
                 self._request.infer()
             except RuntimeError as error:
                 raise BackendError(f"{self._path}: OpenVINO cannot run it ({_cause(error)})") from error
-            for array, value in zip(out, self._values, strict=True):
-                array[i] = value[0]
-        return dict(zip(self._outputs, out, strict=True))
+            rows.append([value.copy() for value in self._values])
+        if len(rows) != 1:
+            columns = zip(self._values, *rows, strict=True)
+            rows = [[np.concatenate([value[:0], *parts]) for value, *parts in columns]]
+        return dict(zip(self._outputs, rows[0], strict=True))
 
 
 def _cause(error: Exception) -> str:

@@ -46,6 +46,12 @@ class Together:
         return [(what, f.last_timings) for what, f in zip(found, followers, strict=True)]
 
 
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def share_cores(backend: str, sources: int, threads: int | None) -> tuple[int, int | None]:
     """Inference threads for so many sources, and CPU threads for the networks of each; None: its own choice.
 
@@ -58,7 +64,6 @@ def share_cores(backend: str, sources: int, threads: int | None) -> tuple[int, i
     """
     if backend == "tensorrt" or sources == 1:
         return 1, threads
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = threads or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    cores = threads or usable_cores()
     lanes = min(sources, cores)
     return lanes, cores // lanes

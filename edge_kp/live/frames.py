@@ -75,6 +75,7 @@ class CaptureOptions:
         width, height, fps: what to ask a camera for; it gives what it can. None leaves it to the camera.
         rotate: turn every picture clockwise by so many degrees: 0, 90, 180 or 270.
         mirror: then exchange left and right.
+        threads: CPU threads that decode a clip or stream; None leaves the choice to the decoder.
     """
 
     width: int | None = None
@@ -82,6 +83,7 @@ class CaptureOptions:
     fps: float | None = None
     rotate: int = 0
     mirror: bool = False
+    threads: int | None = None
 
     @property
     def asks(self) -> bool:

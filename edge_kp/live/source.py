@@ -84,7 +84,7 @@ def _open(text: str, options: CaptureOptions) -> Source:
     if " ! " in text:
         return open_pipeline(text, short_name(text))
     if "://" in text:
-        return open_url(text)
+        return open_url(text, options.threads)
     if path.is_dir():
         return Pictures(path.resolve().name, pictures_in(path))
     if is_pattern(text):
@@ -96,7 +96,7 @@ def _open(text: str, options: CaptureOptions) -> Source:
         raise SourceError(f"{text}: permission denied: make the file readable (chmod +r)")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Pictures(path.name, [path])
-    return open_clip(path)
+    return open_clip(path, options.threads)
 
 
 def short_name(text: str) -> str:

@@ -317,6 +317,18 @@ def test_a_camera_is_asked_for_a_size_and_says_when_it_gives_another(camera, cap
     source.close()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_clip_is_decoded_by_as_many_threads_as_asked_for(clip, monkeypatch, threads):
+    opened, open_clip = [], cv2.VideoCapture
+    monkeypatch.setattr(
+        capture_module.cv2, "VideoCapture", lambda *how: opened.append(open_clip(*how)) or opened[-1]
+    )
+    plain, shared = open_source(str(clip)), open_source(str(clip), CaptureOptions(threads=threads))
+    assert [capture.get(cv2.CAP_PROP_N_THREADS) for capture in opened[1:]] == [threads]
+    for a, b in zip(read_all(plain), read_all(shared), strict=True):
+        np.testing.assert_array_equal(a.image, b.image)
+
+
 def test_only_a_camera_can_be_asked_for_a_size(clip, tmp_path):
     for spec in (str(clip), str(tmp_path), "rtsp://user:secret@127.0.0.1/a", "videotestsrc ! appsink"):
         with pytest.raises(SourceError, match="are asked of cameras") as caught:
