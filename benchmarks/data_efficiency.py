@@ -27,7 +27,7 @@ from edge_kp.training.recipe import load_cascade
 
 COUNTS = (25, 50, 100)
 BANKS: Mapping[str, Sequence[str]] = {"with the bank": (), "without": ("--without", "bank")}
-CROPS = (12_000, 24_000)  # that each stage sees
+CROPS = (8_000, 16_000)  # that each stage sees
 BUDGET = "--sizes 64 96 --widths 8 16 --readings 1 1 --hidden 16 32 --batch 16 --turn 20 --cover 0.3"
 EPOCH = 800  # crops: photos are repeated until an epoch has as many
 

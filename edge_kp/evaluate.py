@@ -31,6 +31,7 @@ from edge_kp.training.evaluation import (
     figure,
     summary_table,
 )
+from edge_kp.types import Array
 
 WITHIN_MM = (2.0, 2.5, 3.0, 4.0)
 
@@ -125,19 +126,32 @@ def attribute_labels(samples: Sequence[Sample], folder: Path) -> list[dict[str, 
 
 
 def _millimetres(evaluation: Evaluation, pixel_mm: float, within: Sequence[float]) -> dict[str, Any]:
-    """Mean distance and shares within limits, over all points and of each; printed, too."""
+    """Mean distance and shares within limits, over all points and of each; printed, too.
+
+    ``less_mean_offsets`` says what is left once each point's mean offset from its labels, ``offset_mm``, is
+    taken away: labels of other people than those learnt from may mean another place by the same name.
+    """
     distances = evaluation.distances * pixel_mm
-    columns = {name: distances[:, i] for i, name in enumerate(evaluation.schema.keypoints)}
+    offsets = evaluation.offsets * pixel_mm
+    found = np.asarray(np.isfinite(offsets).all(-1))
+    count = np.maximum(found.sum(0), 1)[:, None]
+    means = np.where(found[..., None], offsets, 0).sum(0) / count
+    around = np.where(found, np.linalg.norm(offsets - means, axis=-1), distances)
     print(f"{'':<24}{'mean mm':>9}" + "".join(f"{f'≤ {limit:g} mm':>11}" for limit in within))
-    rows = {}
-    for name, part in {"all points": distances, **columns}.items():
-        if not np.isfinite(part).any():
-            continue
+
+    def row(name: str, part: Array) -> dict[str, Any]:
         mean, rates = float(part[np.isfinite(part)].mean()), detection_rates(part, within)
         print(f"{name:<24}{mean:>9.2f}" + "".join(f"{rate:>10.1f}%" for rate in rates.values()))
         shares = {limit: round(rate, 2) for limit, rate in rates.items()}
-        rows[name] = {"mean_mm": round(mean, 3), "within_mm_percent": shares}
-    return {"pixel_mm": pixel_mm, "points": rows}
+        return {"mean_mm": round(mean, 3), "within_mm_percent": shares}
+
+    if not found.any():
+        return {"pixel_mm": pixel_mm, "points": {}}
+    rows, less = {"all points": row("all points", distances)}, row("less mean offsets", around)
+    for i, name in enumerate(evaluation.schema.keypoints):
+        if found[:, i].any():
+            rows[name] = row(name, distances[:, i]) | {"offset_mm": np.round(means[i], 3).tolist()}
+    return {"pixel_mm": pixel_mm, "points": rows, "less_mean_offsets": less}
 
 
 def _write_json(

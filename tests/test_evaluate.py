@@ -16,7 +16,7 @@ import pytest
 
 from edge_kp.cascade import CascadeResult
 from edge_kp.detector import Detector
-from edge_kp.evaluate import main
+from edge_kp.evaluate import _millimetres, main
 from edge_kp.metrics import auc, failure_rate
 from edge_kp.modeldir import read_model, write_model_json
 from edge_kp.training.datasets import load_dataset
@@ -213,6 +213,23 @@ def test_distances_in_millimetres(tiny_model: Path, tmp_path: Path, capsys: Any)
     told = capsys.readouterr().out
     assert "≤ 1 mm" in told
     assert all(name in told for name in rows)
+
+
+def test_what_is_left_without_the_mean_offset_of_each_point(tiny_model: Path) -> None:
+    """Labels that are shifted, each point by its own way, change the offsets and nothing else."""
+    samples = load_dataset(["synthetic:8,seed=3"]).samples
+    with Detector(tiny_model) as detector:
+        run = evaluate(detector.cascade, samples, "tight", progress=False)
+    ways = 3 * np.stack([np.arange(12.0), -np.ones(12)], 1)
+    moved = [replace(s, keypoints=(s.keypoints + ways).astype(np.float32)) for s in samples]
+    plain, shifted = (_millimetres(r, 0.5, (1.0,)) for r in (run, replace(run, samples=moved)))
+    left = [found["less_mean_offsets"] for found in (plain, shifted)]
+    assert left[0]["mean_mm"] == pytest.approx(left[1]["mean_mm"], abs=2e-3)
+    assert left[0]["mean_mm"] < plain["points"].pop("all points")["mean_mm"]
+    assert shifted["points"].pop("all points")["mean_mm"] > left[1]["mean_mm"] + 3
+    for i, name in enumerate(plain["points"]):
+        difference = np.subtract(shifted["points"][name]["offset_mm"], plain["points"][name]["offset_mm"])
+        np.testing.assert_allclose(difference, [-0.5 * 3 * i, 0.5 * 3], atol=5e-3)
 
 
 # ---- located boxes -----------------------------------------------------------------------------------------

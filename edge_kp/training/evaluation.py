@@ -53,9 +53,17 @@ class Evaluation:
 
         NaN where there is no label, infinite where the object was not located.
         """
-        truth = np.stack([s.keypoints for s in self.samples]).astype(np.float64)
-        distance = np.linalg.norm(self.keypoints - truth, axis=-1)
-        return np.where(np.isnan(distance) & ~np.isnan(truth).any(-1), np.inf, distance)
+        distance = np.linalg.norm(self.offsets, axis=-1)
+        labelled = np.stack([~np.isnan(s.keypoints).any(-1) for s in self.samples])
+        return np.where(np.isnan(distance) & labelled, np.inf, distance)
+
+    @property
+    def offsets(self) -> Array:
+        """(M, N, 2) of the cascade's keypoints from their labels, pixels of the image.
+
+        NaN where there is no label, or the object was not located.
+        """
+        return self.keypoints - np.stack([s.keypoints for s in self.samples]).astype(np.float64)
 
     def summary(self, select: Array | None = None) -> dict[str, dict[str, float | None]]:
         """Per output: NME %, FR@10 %, AUC@8 %, mean radial error in pixels; over ``select`` (M,) bool.
