@@ -28,6 +28,6 @@ def test_runs_differ_in_their_photos_alone(count, bank):
     spec = parse_spec(args.data[0])
     assert (spec.take, spec.seed, args.seed) == (count, 2, 2)
     for epochs, crops in zip(args.epochs, CROPS, strict=True):
-        assert 0.95 * count * spec.repeat * epochs == pytest.approx(crops, rel=0.04)
+        assert 0.95 * count * spec.repeat * epochs == pytest.approx(crops, rel=0.05)  # whole epochs
     assert tuple(args.without) == (() if bank == "with the bank" else ("bank",))
     assert args.k < count
