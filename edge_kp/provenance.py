@@ -75,6 +75,8 @@ def _version(package: str) -> str | None:
 def _short(word: str) -> str:
     if "/" not in word:
         return word
+    if "@" in word and "//" not in word:  # NAME@DATA@TEST, but no address with a password
+        return "@".join(_short(part) for part in word.split("@"))
     flag, equals, value = word.partition("=")
     if equals and flag.startswith("-"):
         return f"{flag}={_short(value)}"

@@ -28,6 +28,7 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "benchmarks/results/README.md",
     "docs/ceph19.md",
+    "docs/your-own-object.md",
     "edge_kp/models/face68/README.md",
     "edge_kp/models/face68-nano/README.md",
 )

@@ -265,6 +265,17 @@ def test_the_commit_tells_of_changed_code_alone(tmp_path: Path) -> None:
     assert commit(tmp_path / "site-packages") is None, "a repository around it is another project's"
 
 
+def test_the_command_tells_no_folder_and_no_password() -> None:
+    told = {
+        "coco:/home/me/a.json,/home/me/pictures": "coco:a.json,pictures",
+        "--out=/home/me/out": "--out=out",
+        "face@ibug:/home/me/train@ibug:/home/me/val": "face@ibug:train@ibug:val",
+        "rtsp://user:secret@host/door": "rtsp:door",
+        "640x480": "640x480",
+    }
+    assert provenance("x", list(told))["command"] == " ".join(["python -m x", *told.values()])
+
+
 def test_outside_a_checkout_and_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert commit() is None
