@@ -24,7 +24,7 @@ from benchmarks.common import RESULTS, write_result
 from edge_kp import Detector, Tracker
 from edge_kp.cli import positive, run_cli
 from edge_kp.errors import BackendError
-from edge_kp.live.following import Together, usable_cores
+from edge_kp.live.following import Together, decoding_threads
 from edge_kp.live.frames import CaptureOptions, Frame, Source
 from edge_kp.live.pipeline import Pipeline, Worker
 from edge_kp.live.source import open_source
@@ -70,8 +70,7 @@ def measure(model: str, count: int, frames: int) -> float:
         with Detector(model, threads=1) as detector:
             yield Together(detector, [Tracker(detector, max_objects=1) for _ in range(count)])
 
-    decoding = max(1, usable_cores() // count)  # as python -m edge_kp.run shares them
-    sources = [Again(CLIP, decoding) for _ in range(count)]
+    sources = [Again(CLIP, decoding_threads(count)) for _ in range(count)]
     pipeline = Pipeline(sources, worker, lanes=count, max_frames=count * frames)
     pipeline.run()
     return pipeline.stats.summary().mean_fps

@@ -147,11 +147,7 @@ class ModelSpec:
         if data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format')!r}, this version reads {FORMAT}")
         try:
-            cascade = {
-                "size": 0,
-                "finer": 2,
-                **data.get("cascade", {}),
-            }  # older folders have none, or no finer
+            cascade = data.get("cascade", {})  # older folders have none, or know less of it
             return cls(
                 name=str(data["name"]),
                 schema=KeypointSchema.from_json(data["schema"]),
@@ -163,8 +159,8 @@ class ModelSpec:
                 locator=str(data["locator"]["kind"]),
                 locator_size=int(data["locator"]["size"]),
                 locator_threshold=float(data["locator"]["threshold"]),
-                cascade_size=int(cascade["size"]),
-                cascade_finer=int(cascade["finer"]),
+                cascade_size=int(cascade.get("size", 0)),
+                cascade_finer=int(cascade.get("finer", 2)),
                 score_threshold=float(data["score_threshold"]),
                 bank_digest=str(data["bank_sha256"]),
                 files={str(k): str(v) for k, v in data["files"].items()},
@@ -212,11 +208,16 @@ def find_model(model: str | os.PathLike[str]) -> Path:
             return path
         if path.name == str(model) and (SHIPPED / path / "model.json").is_file():
             return SHIPPED / path
-    shipped = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/model.json"))) or "none"
+    shipped = ", ".join(shipped_models()) or "none"
     raise ModelError(
         f"model {str(model)[:200]!r}: no folder with a model.json there; give a folder that"
         f" python -m edge_kp.export wrote, or a shipped model ({shipped})"
     )
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that the package brings."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/model.json"))
 
 
 def read_model(folder: Path) -> ModelSpec:

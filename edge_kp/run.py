@@ -17,7 +17,7 @@ from edge_kp.config import with_config
 from edge_kp.detector import CASCADES, Detector
 from edge_kp.live.checking import check
 from edge_kp.live.csv_sink import CsvSink
-from edge_kp.live.following import Follower, Together, share_cores, usable_cores
+from edge_kp.live.following import Follower, Together, decoding_threads, share_cores
 from edge_kp.live.frames import CaptureOptions, Source
 from edge_kp.live.lines import JsonlSink
 from edge_kp.live.memory import GiveBack, few_arenas
@@ -166,9 +166,8 @@ def _specs(args: argparse.Namespace) -> list[str | int]:
 
 
 def _capture_options(args: argparse.Namespace) -> CaptureOptions:
-    # Several threads that decode one video take 40 % more of the processor than one: only where it is free.
-    decoding = max(1, usable_cores() // max(1, len(_specs(args))))
-    return CaptureOptions(args.width, args.height, args.fps, args.rotate, args.mirror, decoding)
+    threads = decoding_threads(len(_specs(args)))
+    return CaptureOptions(args.width, args.height, args.fps, args.rotate, args.mirror, threads)
 
 
 def _outputs(args: argparse.Namespace) -> Outputs:

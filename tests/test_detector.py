@@ -17,7 +17,7 @@ from edge_kp import Detector
 from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_iou, similarity, transform_points
-from edge_kp.modeldir import SHIPPED, read_model
+from edge_kp.modeldir import SHIPPED, read_model, shipped_models
 from edge_kp.pose import pose_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training.exporting import find_bank
@@ -265,7 +265,7 @@ def test_refuses_unknown_models_precisions_and_backends():
         Detector("face68", backend="abacus")
 
 
-@pytest.mark.parametrize("model", ["face68", "face68-nano"])
+@pytest.mark.parametrize("model", shipped_models())
 def test_the_shipped_graphs_hold_the_shipped_bank(model):
     folder = SHIPPED / model
     bank = TemplateBank.load(folder / "templates.npz")
@@ -274,7 +274,7 @@ def test_the_shipped_graphs_hold_the_shipped_bank(model):
         find_bank(onnx.load(folder / f"{stage}.fp32.onnx"), bank.templates)
 
 
-@pytest.mark.parametrize("model", ["face68", "face68-nano"])
+@pytest.mark.parametrize("model", shipped_models())
 def test_the_model_card_names_data_and_terms(model):
     card = read_model(SHIPPED / model).card
     assert "non-commercial" in card["terms"]

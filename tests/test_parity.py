@@ -14,7 +14,7 @@ from edge_kp import Detector
 from edge_kp.backends import open_backend
 from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import ModelError
-from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, read_model
+from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, read_model, shipped_models
 from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, table
 from edge_kp.run import main
 
@@ -35,7 +35,7 @@ def test_every_precision_has_a_tolerance() -> None:
     assert tuple(TOLERANCE) == PRECISIONS
 
 
-@pytest.mark.parametrize("model", ["face68", "face68-nano", "tiny"])
+@pytest.mark.parametrize("model", [*shipped_models(), "tiny"])
 def test_a_model_carries_pictures_and_results_of_every_network(model: str, tiny_model: Path) -> None:
     folder = tiny_model if model == "tiny" else SHIPPED / model
     spec = read_model(folder)
@@ -86,7 +86,7 @@ def test_boxes_of_several_batches_are_answered_as_alone_in_one_graph(tiny_model:
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", ["face68", "face68-nano"])
+@pytest.mark.parametrize("model", shipped_models())
 def test_every_shipped_file_gives_what_pytorch_gave(model: str, precision: str, backend: str) -> None:
     if backend == "openvino":
         pytest.importorskip("openvino")

@@ -20,10 +20,10 @@ from edge_kp.backends.engines import build
 from edge_kp.backends.sidecar import EngineInfo, sidecar
 from edge_kp.backends.tensorrt import load_tensorrt
 from edge_kp.errors import BackendError
-from edge_kp.modeldir import SHIPPED, read_model
+from edge_kp.modeldir import SHIPPED, read_model, shipped_models
 from edge_kp.templates import TemplateBank
 
-MODELS = ("face68", "face68-nano")
+MODELS = shipped_models()
 SPECS = {model: read_model(SHIPPED / model) for model in MODELS}
 GRAPHS = {
     model: sorted(name.removesuffix(".onnx") for name in spec.files if name.endswith(".onnx"))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from benchmarks.macs import count  # noqa: E402
 from edge_kp.errors import ModelError  # noqa: E402
-from edge_kp.modeldir import SHIPPED, read_model  # noqa: E402
+from edge_kp.modeldir import SHIPPED, read_model, shipped_models  # noqa: E402
 
 FACE = SHIPPED / "face68"
 
@@ -119,7 +119,7 @@ def test_a_network_costs_the_same_in_every_precision(network):
         assert cost.weight_bytes + cost.file_bytes > cost.parameters  # at least a byte each
 
 
-@pytest.mark.parametrize("model", ["face68", "face68-nano"])
+@pytest.mark.parametrize("model", shipped_models())
 def test_the_model_card_says_what_the_networks_are(model):
     folder = SHIPPED / model
     card = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
