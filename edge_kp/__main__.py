@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": ("edge_kp.evaluate", "measure a model's accuracy on labelled photos"),
     "recipe": ("edge_kp.recipe", "train, export and evaluate as a file of settings says"),
     "relabel": ("edge_kp.relabel", "give photos the labels that a trained run sees"),
+    "turn": ("edge_kp.turn", "show the faces of labelled photos with the heads turned further"),
     "calibrate": ("edge_kp.calibrate", "add fp16 and int8 networks to a model folder"),
     "compact": ("edge_kp.compact", "let the networks of a model folder share their weights"),
     "build-engine": ("edge_kp.build_engine", "build TensorRT engines on the machine that will run them"),

@@ -8,11 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from edge_kp.cli import natural, number, positive, program, run_cli
-from edge_kp.errors import BackendError
+from edge_kp.errors import BackendError, ModelError
 from edge_kp.extras import install
 from edge_kp.modeldir import BOX_RULES
 
@@ -51,43 +52,45 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="take bank and stage 1 of a finished run; train stage 2 alone",
     )
-    model("--k", type=positive, default=64, help="templates in the bank (default 64)")
+    model(
+        "--from",
+        dest="start",  # not its name: torchrun takes --start for the beginning of an option of its own
+        default="",
+        metavar="MODEL",
+        help="go on from a shipped model or model folder: its templates, networks and weights",
+    )
+    model("--k", type=positive, help="templates in the bank (default 64)")
     model(
         "--sizes",
         type=positive,
         nargs=2,
-        default=(96, 128),
         metavar=("S1", "S2"),
-        help="input sides, pixels",
+        help="input sides, pixels (default 96 128)",
     )
     model(
         "--widths",
         type=positive,
         nargs=2,
-        default=(16, 24),
         metavar=("W1", "W2"),
-        help="channels at 1/4 scale",
+        help="channels at 1/4 scale (default 16 24)",
     )
     model(
         "--readings",
         type=positive,
         nargs=2,
-        default=(1, 2),
         metavar=("R1", "R2"),
-        help="how often features are read at the keypoints to correct them",
+        help="how often features are read at the keypoints to correct them (default 1 2)",
     )
     model(
         "--hidden",
         type=positive,
         nargs=2,
-        default=(32, 64),
         metavar=("H1", "H2"),
-        help="features of a point in a reading",
+        help="features of a point in a reading (default 32 64)",
     )
     model(
         "--trunks",
         nargs=2,
-        default=("plain", "plain"),
         metavar=("T1", "T2"),
         help="plain (default); facemesh: starts from MediaPipe's face net; lite0: from ImageNet, slow, for"
         " a teacher",
@@ -96,7 +99,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--searches",
         type=natural,
         nargs=2,
-        default=(0, 0),
         metavar=("F1", "F2"),
         help="search every point on a map of its own first, made of so many features (default 0: do not);"
         " for few pictures, e.g. 0 32",
@@ -165,6 +167,30 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _networks(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings of the networks: those given, or those of the model that is started from.
+
+    Raises:
+        ModelError: both, and they differ.
+    """
+    pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches")
+    given = {name: tuple(getattr(args, name)) for name in pairs if getattr(args, name)}
+    given |= {name: getattr(args, name) for name in ("k", "templates", "scale") if getattr(args, name)}
+    if not args.start:
+        return {"box_rule": args.box, "scale": 1.1 if args.box == "image" else 1.6, **given}
+    from edge_kp.training.starting import model_settings
+
+    if args.stage1:
+        raise ModelError("--from, --stage1: each brings a stage 1; give one of the two")
+    settings = model_settings(args.start)
+    for name, value in given.items():
+        if settings.get(name) != value:
+            raise ModelError(f"--from, --{name}: the model brings its own; leave --{name} out")
+    if settings["box_rule"] != args.box:
+        raise ModelError(f"--from {args.start}: was trained with --box {settings['box_rule']}; say so too")
+    return settings
+
+
 def _run(args: argparse.Namespace) -> None:
     try:
         import torch
@@ -186,23 +212,15 @@ def _run(args: argparse.Namespace) -> None:
         recipe = Recipe(
             data=tuple(args.data),
             validation=tuple(args.validation),
-            templates=args.templates,
-            k=args.k,
-            box_rule=args.box,
-            sizes=tuple(args.sizes),
-            widths=tuple(args.widths),
-            readings=tuple(args.readings),
-            hidden=tuple(args.hidden),
-            trunks=tuple(args.trunks),
-            searches=tuple(args.searches),
+            **_networks(args),
             stage1=args.stage1,
+            start=args.start,
             teacher=args.teacher,
             epochs=tuple(args.epochs),
             locator_size=args.locator_size,
             locator_width=args.locator_width,
             locator_epochs=args.locator_epochs,
             locator_pictures=args.locator_pictures,
-            scale=args.scale or (1.1 if args.box == "image" else 1.6),
             batch=args.batch,
             learning_rate=args.learning_rate,
             patience=args.patience,

@@ -38,6 +38,7 @@ FLOORS = {
             "run",
             "train",
             "relabel",
+            "turn",
             "export",
             "compact",
             "evaluate",

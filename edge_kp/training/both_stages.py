@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from edge_kp.training.recipe import (
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
 from edge_kp.training.split import training_samples
 from edge_kp.training.stage import train_stage
+from edge_kp.training.starting import BATCH, IMAGES, start_stage
 from edge_kp.types import Array
 
 
@@ -94,14 +96,30 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     def loop(stage: int) -> LoopConfig:
         return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
 
+    def start(stage: int, data: CropDataset) -> Callable[[StageNet], None] | None:
+        if not recipe.start:
+            return None
+        items = [data[i]["image"] for i in range(min(IMAGES, len(data)))]
+        images = [torch.from_numpy(np.stack(items[i : i + BATCH])) for i in range(0, len(items), BATCH)]
+        return lambda net: start_stage(net, recipe.start, stage + 1, images)
+
     last_only = "prior-loss" in recipe.without
     view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
     if recipe.stage1:
         stage1 = load_stage(out / "stage1" / "best.pt", bank.templates).to(place.device)
     else:
         config = network_config(recipe, 0, attributes)
+        train1, held1 = crops(0, view1)
         stage1 = train_stage(
-            config, bank.templates, *crops(0, view1), loop(0), out / "stage1", place, last_only=last_only
+            config,
+            bank.templates,
+            train1,
+            held1,
+            loop(0),
+            out / "stage1",
+            place,
+            last_only=last_only,
+            start=start(0, train1),
         )
     errors = _stage1_errors(
         stage1,
@@ -120,8 +138,18 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     )
     view2 = StageView(recipe.sizes[1], bank.mean_shape, errors=errors)
     config = network_config(recipe, 1, attributes, 0 if teacher is None else teacher.config.width)
+    train2, held2 = crops(1, view2)
     stage2 = train_stage(
-        config, bank.templates, *crops(1, view2), loop(1), out / "stage2", place, teacher, last_only
+        config,
+        bank.templates,
+        train2,
+        held2,
+        loop(1),
+        out / "stage2",
+        place,
+        teacher,
+        last_only,
+        start(1, train2),
     )
     if not place.first:
         return {}

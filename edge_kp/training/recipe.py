@@ -33,6 +33,8 @@ class Recipe:
         data, validation: data set names; without ``validation`` a share of ``data`` is held back.
         templates: a bank file to use; empty builds one of ``k`` templates from the data.
         stage1: a finished run whose bank and stage 1 are taken over, so that stage 2 alone is trained.
+        start: a model whose weights both stages start from; ``templates`` are its own then, and so are the
+            settings that :func:`edge_kp.training.starting.model_settings` tells.
         teacher: a finished run whose stage 2 teaches this one's.
         k: templates in the bank.
         box_rule: what a box is: tight around the keypoints, or the whole image.
@@ -47,6 +49,7 @@ class Recipe:
     validation: tuple[str, ...] = ()
     templates: str = ""
     stage1: str = ""
+    start: str = ""
     teacher: str = ""
     k: int = 64
     box_rule: str = "keypoints"

@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from edge_kp.cascade import Cascade
-from edge_kp.errors import DataError
-from edge_kp.files import replacing
 from edge_kp.geometry import jitter_box
 from edge_kp.metrics import nme
-from edge_kp.schema import FACE68, FACE98, KeypointSchema
+from edge_kp.schema import KeypointSchema
 from edge_kp.training.regions import key_rng
 from edge_kp.training.samples import Sample
+from edge_kp.training.writing import file_names, write_labelled
 from edge_kp.types import Array
 
 VIEWS = 3  # jittered boxes a photo is looked at with, as it is and mirrored
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -50,12 +47,7 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
             be written under one name.
     """
     schema = cascades[0].spec.schema
-    if schema not in (FACE68, FACE98):
-        raise DataError(f"schema {schema.name!r}: .pts files say nothing of points that are not a face's")
-    names = [_file_name(sample) for sample in samples]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two samples would be written as {twice}; relabel one data set at a time")
+    names = file_names(samples, schema)
     out.mkdir(parents=True, exist_ok=True)
     unseen = disputed = 0
     for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
@@ -69,7 +61,7 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
         if not nme(known[None], sample.keypoints[None].astype(np.float64), schema)[0] <= limit:
             disputed += 1
             continue
-        _write(out / name, image, keypoints)
+        write_labelled(out / name, image, keypoints)
     return Relabelled(len(samples) - unseen - disputed, unseen, disputed)
 
 
@@ -86,17 +78,3 @@ def _look(cascade: Cascade, schema: KeypointSchema, image: Array, sample: Sample
         back = result.keypoints[:, schema.flip_index] * np.array([-1.0, 1.0]) + np.array([last, 0.0])
         found, scores = [*found, back], [*scores, result.score]
     return np.concatenate(found).mean(0), float(np.concatenate(scores).min())
-
-
-def _file_name(sample: Sample) -> str:
-    return Path(sample.key).stem.replace("#", "_")
-
-
-def _write(stem: Path, image: Array, keypoints: Array) -> None:
-    photo, label = stem.with_name(f"{stem.name}.jpg"), stem.with_name(f"{stem.name}.pts")
-    with replacing(photo) as part:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        part.write_bytes(data.tobytes())
-    rows = [f"{x:.3f} {y:.3f}" for x, y in (keypoints + 1).tolist()]
-    with replacing(label) as part:
-        part.write_text("\n".join(["version: 1", f"n_points: {len(rows)}", "{", *rows, "}", ""]))

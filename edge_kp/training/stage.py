@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,16 +31,20 @@ def train_stage(
     place: Place,
     teacher: StageNet | None = None,
     last_only: bool = False,
+    start: Callable[[StageNet], None] | None = None,
 ) -> StageNet:
     """Train a stage (:func:`train_network`), or go on with it, and return the averaged network.
 
     Args:
         teacher: learn from what this one sees in every crop as well, see :func:`teacher_loss`.
         last_only: judge the last keypoints alone, see :func:`stage_loss`.
+        start: gives the fresh network weights to start from.
     """
     torch.manual_seed(loop.seed)
     net = StageNet(net_config, templates)
-    if net.pretrained is not None:
+    if start is not None:
+        start(net)
+    elif net.pretrained is not None:
         net.pretrained.load_pretrained()
     net.to(place.device)
     mean_shape = torch.from_numpy(train.view.mean_shape.astype(np.float32)).to(place.device)

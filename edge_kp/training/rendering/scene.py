@@ -54,7 +54,7 @@ class Scene:
 
     def placed(self, model: FaceModel, shape: Array) -> Array:
         """(V, 3) cm, axes of the image: vertices of the face frame turned, the shoulders less far."""
-        return _placed(model, shape, self.pose.rotation, self.body)
+        return place_head(model, shape, self.pose.rotation, self.body)
 
     def attached(self, points: Array) -> Array:
         """(..., 3) cm, axes of the image: what is fixed to the head."""
@@ -78,7 +78,7 @@ def random_scene(model: FaceModel, rng: np.random.Generator, worn_rng: np.random
     pose = random_pose(rng)
     body = HeadPose(0.4 * pose.yaw, 0.15 * pose.pitch, 0.25 * pose.roll).rotation
     distance = float(np.exp(rng.uniform(np.log(40), np.log(300))))
-    placed = _placed(model, shape, pose.rotation, body)
+    placed = place_head(model, shape, pose.rotation, body)
     at, depth = _labelled(model, placed, distance, pose)
     scale, shift = _framed(at, rng)
     scene = Scene(
@@ -122,8 +122,9 @@ def random_pose(rng: np.random.Generator) -> HeadPose:
     return HeadPose(*np.clip([yaw, pitch, rng.normal(0, 9)], -limits, limits).tolist())
 
 
-def _placed(model: FaceModel, shape: Array, rotation: Array, body: Array) -> Array:
-    """See :meth:`Scene.placed`; ``rotation`` of the head, ``body`` of the shoulders."""
+def place_head(model: FaceModel, shape: Array, rotation: Array, body: Array) -> Array:
+    """(V, 3) cm from :data:`PIVOT`: vertices (V, 3) turned, by ``rotation`` the head, by ``body`` what is far
+    below it, the shoulders."""
     share = smooth_step(model.vertices[:, 1], -13.0, -8.0)[:, None]
     away = shape - PIVOT
     return np.asarray(share * (away @ rotation.T) + (1 - share) * (away @ body.T))

@@ -1,0 +1,177 @@
+"""Training that starts from an exported model: its shape, its templates and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from edge_kp.errors import ModelError
+from edge_kp.modeldir import checked_file, find_model, read_model
+from edge_kp.training.network import StageNet, normalise
+
+IMAGES, BATCH = 512, 32  # training crops that batch norms are measured on
+SMALLEST_VARIANCE = 1e-6
+
+
+def model_settings(model: str) -> dict[str, Any]:
+    """What of a :class:`~edge_kp.training.recipe.Recipe` the networks and templates of a model decide.
+
+    Args:
+        model: name of a shipped model, or a model folder.
+
+    Raises:
+        ModelError: the folder is no intact model, or its networks are of a kind that cannot be started from.
+    """
+    folder = find_model(model)
+    spec = read_model(folder)
+    checked_file(folder, spec, "templates.npz")
+    shapes = [_shape(_weights(folder, stage), folder) for stage in (1, 2)]
+    return {
+        "templates": str(folder / "templates.npz"),
+        "box_rule": spec.box_rule,
+        "scale": spec.scale,
+        "sizes": spec.sizes,
+        **{name: tuple(shape[name] for shape in shapes) for name in shapes[0]},
+    }
+
+
+@torch.no_grad()
+def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor]) -> None:
+    """Give a fresh network the weights of a model's stage; attributes that differ are learnt anew.
+
+    Exported convolutions hold their batch norms. These get the statistics of ``images``, and what undoes
+    them: the network gives what the model gives, and can be trained on.
+
+    Args:
+        net: of the shape that :func:`model_settings` tells.
+        stage: 1 or 2.
+        images: batches of training crops, uint8 (B, S, S, 3).
+
+    Raises:
+        ModelError: the model has other weights than the network.
+    """
+    folder = find_model(model)
+    weights = _weights(folder, stage)
+    attributes = read_model(folder).attributes
+    weights |= _heads(net, weights, len(attributes))
+    if attributes != net.config.attributes:
+        weights = {name: value for name, value in weights.items() if not name.startswith("attributes.")}
+    norms = _norms(net)
+    undone = {norm: weights.get(f"{convolution}.bias") for convolution, (norm, _) in norms.items()}
+    for name, parameter in net.named_parameters():
+        layer, _, what = name.rpartition(".")
+        value: Tensor | None = weights.get(name)
+        if layer in undone:
+            value = undone[layer] if what == "bias" else torch.ones_like(parameter)
+        elif what == "share":  # nothing negative passes in an exported network
+            value = torch.zeros_like(parameter)
+        elif layer == "attributes" and value is None:
+            continue
+        if value is None or value.shape != parameter.shape:
+            raise ModelError(
+                f"{folder}: stage {stage} has no {name} of {tuple(parameter.shape)}; export it again"
+            )
+        parameter.copy_(value)
+    _measure(net, [norm for _, norm in norms.values()], images)
+
+
+def _measure(net: StageNet, norms: Sequence[nn.BatchNorm2d], images: Sequence[Tensor]) -> None:
+    """Set the statistics of norms that do nothing but add their bias to those of images."""
+    for norm in norms:
+        norm.running_mean, norm.running_var = (
+            torch.zeros_like(norm.bias),
+            torch.full_like(norm.bias, 1 - norm.eps),
+        )
+    seen: dict[nn.Module, list[Tensor]] = {norm: [] for norm in norms}
+
+    def see(norm: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
+        values = inputs[0].double()
+        seen[norm].append(torch.stack([values.mean((0, 2, 3)), values.square().mean((0, 2, 3))]))
+
+    hooks = [norm.register_forward_hook(see) for norm in norms]
+    net.eval()
+    for batch in images:
+        net(normalise(batch))
+    for hook in hooks:
+        hook.remove()
+    for norm in norms:
+        mean, square = torch.stack(seen[norm]).mean(0)
+        variance = (square - mean.square()).clamp(min=SMALLEST_VARIANCE)
+        norm.running_mean, norm.running_var = mean.float(), variance.float()
+        norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+        norm.bias.add_(norm.running_mean)
+
+
+def _norms(net: nn.Module) -> dict[str, tuple[str, nn.BatchNorm2d]]:
+    """Name of each convolution whose batch norm an export folds in → name and module of that norm."""
+    return {
+        f"{name}.{i}": (f"{name}.{i + 1}", second)
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Sequential)
+        for i, (first, second) in enumerate(zip(module, list(module)[1:], strict=False))
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d)
+    }
+
+
+def _weights(folder: Path, stage: int) -> dict[str, Tensor]:
+    """Name in the network → value of every constant of a stage.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    path = checked_file(folder, read_model(folder), f"stage{stage}.fp32.onnx")
+    try:
+        graph = onnx.load(path).graph
+    except Exception as error:  # protobuf raises several kinds for a damaged file
+        raise ModelError(
+            f"{path}: cannot be read ({type(error).__name__}); export the model again"
+        ) from error
+    found = {}
+    for tensor in graph.initializer:
+        name = tensor.name.removesuffix("_half").removeprefix("stage.")
+        found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+    if "exp" in found:  # the exporter has worked out what Search makes of its spread
+        found["search.log_spread"] = -found.pop("exp").log()
+    return found
+
+
+def _heads(net: StageNet, weights: Mapping[str, Tensor], attributes: int) -> dict[str, Tensor]:
+    """The linear layers that :func:`edge_kp.training.network.side_by_side` joins, each by its name."""
+    readings = len(net.readings)
+    names = ["mixture", "score", "attributes", *(f"readings.{i}.context" for i in range(readings))]
+    sizes = [net.mixture.out_features, 1, attributes, *[net.config.hidden] * readings]
+    rows = sum(sizes)
+    found = {}
+    for what, shape in (("weight", (rows, net.mixture.in_features)), ("bias", (rows,))):
+        joined = [value for name, value in weights.items() if name.startswith("cat") and value.shape == shape]
+        if len(joined) == 1:
+            parts = zip(names, joined[0].split(sizes), strict=True)
+            found.update({f"{name}.{what}": part for name, part in parts})
+    return found
+
+
+def _shape(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
+    """Settings of a stage that its weights tell.
+
+    Raises:
+        ModelError: it has a trunk that is not for devices, or is none of this package's stages.
+    """
+    if any(name.startswith("pretrained._") for name in weights):
+        raise ModelError(f"{folder}: the trunk lite0 cannot be started from; it starts from ImageNet itself")
+    try:
+        search = weights.get("search.maps.0.0.weight")
+        return {
+            "trunks": "facemesh" if "pretrained.stem.weight" in weights else "plain",
+            "widths": len(weights["lateral_eighth.0.weight"]),
+            "readings": sum(name.endswith(".own.weight") for name in weights),
+            "hidden": len(weights["readings.0.read.weight"]),
+            "searches": 0 if search is None else len(search),
+        }
+    except KeyError as error:
+        raise ModelError(f"{folder}: its stages lack {error}; export the model again") from None

@@ -1,0 +1,183 @@
+"""Training that starts from a model: what it gives before the first step, what it keeps, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_kp.errors import ModelError
+from edge_kp.modeldir import SHIPPED, file_digest, read_model, write_model_json
+from edge_kp.templates import TemplateBank
+from edge_kp.train import main
+from edge_kp.training.checkpoints import load_checkpoint
+from edge_kp.training.network import NetworkConfig, StageNet, normalise, stage_outputs
+from edge_kp.training.recipe import Recipe, load_run
+from edge_kp.training.starting import model_settings, start_stage
+
+TRAIN = ["--data", "synthetic:60,seed=3", "--validation", "synthetic:20,seed=4", "--part", "stages"]
+TRAIN += ["--batch", "16", "--workers", "0", "--epochs", "1", "1"]
+
+
+def fresh(model: str, stage: int, attributes: tuple[str, ...]) -> StageNet:
+    """A network of the shape of a model's stage, 1 or 2, with random weights."""
+    s, i = model_settings(model), stage - 1
+    config = NetworkConfig(
+        s["sizes"][i],
+        s["widths"][i],
+        stage == 1,
+        attributes,
+        readings=s["readings"][i],
+        hidden=s["hidden"][i],
+        trunk=s["trunks"][i],
+        search=s["searches"][i],
+    )
+    torch.manual_seed(7)
+    return StageNet(config, TemplateBank.load(s["templates"]).templates)
+
+
+def outputs(net: StageNet, images: torch.Tensor) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return list(stage_outputs(net(normalise(images))))
+
+
+def model_of(name: str, tiny_model: Path) -> Path:
+    return tiny_model if name == "tiny" else SHIPPED / name
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("name", ["tiny", "face68", "face68-nano"])
+def test_a_started_network_gives_what_the_model_gives(name: str, stage: int, tiny_model: Path) -> None:
+    folder = model_of(name, tiny_model)
+    net = fresh(str(folder), stage, read_model(folder).attributes)
+    with np.load(folder / "references.npz") as file:
+        images = torch.from_numpy(file[f"stage{stage}/image"])
+        expected = [
+            file[f"stage{stage}/{output}"]
+            for output in ("keypoints", "prior_keypoints", "mixture", "score", "visibility", "attributes")
+        ]
+    before = outputs(net.eval(), images)
+    start_stage(net, str(folder), stage, [images[:3], images[3:]])
+    for found, other, wanted in zip(outputs(net, images), before, expected, strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted, atol=2e-5)
+        assert not np.allclose(other.numpy(), wanted, atol=1e-3)
+
+
+def test_batch_norms_of_a_started_network_know_their_images(tiny_model: Path) -> None:
+    """With the statistics of a batch instead of those kept, the network gives much the same."""
+    net = fresh(str(tiny_model), 2, read_model(tiny_model).attributes)
+    with np.load(tiny_model / "references.npz") as file:
+        images = torch.from_numpy(file["stage2/image"])
+    start_stage(net, str(tiny_model), 2, [images])
+    kept = outputs(net, images)[0]
+    live = outputs(net.train(), images)[0]
+    assert float((live - kept).abs().max()) < 1e-3
+
+
+def test_other_attributes_are_learnt_anew_and_the_rest_is_kept(tiny_model: Path) -> None:
+    attributes = read_model(tiny_model).attributes
+    with np.load(tiny_model / "references.npz") as file:
+        images, wanted = torch.from_numpy(file["stage2/image"]), file["stage2/keypoints"]
+    for others in (attributes[::-1], (*attributes, "glasses"), attributes[:1]):
+        net = fresh(str(tiny_model), 2, others)
+        mine = net.attributes.weight.detach().clone()
+        start_stage(net, str(tiny_model), 2, [images])
+        np.testing.assert_allclose(outputs(net, images)[0].numpy(), wanted, atol=2e-5)
+        assert torch.equal(net.attributes.weight, mine)
+
+
+def test_a_run_goes_on_from_a_model(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "on"
+    command = ["--from", str(tiny_model), *TRAIN, "--learning-rate", "1e-7", "--out", str(out)]
+    assert main(command) == 0
+    recipe, bank, *stages = load_run(out)
+    settings = model_settings(str(tiny_model))
+    assert {name: getattr(recipe, name) for name in settings} == settings
+    assert bank.digest == read_model(tiny_model).bank_digest
+    with np.load(tiny_model / "references.npz") as file:
+        for number, stage in enumerate(stages, 1):
+            images = torch.from_numpy(file[f"stage{number}/image"])
+            found = outputs(stage, images)[0].numpy()
+            # Seven steps so small leave the weights; only the statistics of batch norms have moved.
+            np.testing.assert_allclose(found, file[f"stage{number}/keypoints"], atol=2e-2)
+    assert main(command) == 0  # a finished run, found as it is
+
+
+def test_a_run_from_a_model_is_another_run(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    shape = ["--sizes", "48", "48", "--widths", "8", "8", "--searches", "0", "8"]
+    bank = ["--templates", str(tiny_model / "templates.npz")]
+    assert main([*TRAIN, *shape, *bank, "--out", str(out)]) == 0
+    weights = load_checkpoint(out / "stage1" / "best.pt")["net"]
+    assert main([*TRAIN, "--from", str(tiny_model), "--out", str(out)]) == 1
+    assert "holds a run of other settings" in capsys.readouterr().err
+    kept = load_checkpoint(out / "stage1" / "best.pt")["net"]
+    assert all(torch.equal(kept[name], value) for name, value in weights.items())
+    assert Recipe.read(out / "run.json").start == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--sizes", "64", "64"], "--from, --sizes: the model brings its own; leave --sizes out"),
+        (["--k", "8"], "--from, --k: the model brings its own; leave --k out"),
+        (["--templates", "bank.npz"], "--from, --templates: the model brings its own"),
+        (["--scale", "2"], "--from, --scale: the model brings its own"),
+        (["--stage1", "run"], "--from, --stage1: each brings a stage 1; give one of the two"),
+        (["--box", "image"], "was trained with --box keypoints; say so too"),
+    ],
+)
+def test_settings_that_the_model_decides_are_not_given(
+    more: list[str], message: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*TRAIN, "--from", str(tiny_model), *more, "--out", str(tmp_path / "run")]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_same_setting_twice_is_no_conflict(tiny_model: Path, tmp_path: Path) -> None:
+    same = ["--sizes", "48", "48", "--widths", "8", "8"]
+    assert main([*TRAIN, "--from", str(tiny_model), *same, "--out", str(tmp_path / "run")]) == 0
+
+
+def test_another_object_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*TRAIN, "--from", "face68", "--out", str(tmp_path / "run")]) == 1
+    assert "its keypoints are not those of the data" in capsys.readouterr().err
+
+
+def test_no_model_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*TRAIN, "--from", "nowhere", "--out", str(tmp_path / "run")]) == 1
+    assert "model 'nowhere': no folder with a model.json there" in capsys.readouterr().err
+
+
+def changed(tiny_model: Path, tmp_path: Path, content: bytes) -> Path:
+    """A copy of the model whose stage 2 is other bytes, which model.json knows of."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    path = folder / "stage2.fp32.onnx"
+    path.write_bytes(content)
+    spec = read_model(folder)
+    write_model_json(folder, replace(spec, files={**spec.files, path.name: file_digest(path)}))
+    return folder
+
+
+def test_a_damaged_network_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = changed(tiny_model, tmp_path, b"\xff" * 50)
+    with pytest.raises(ModelError, match=r"stage2\.fp32\.onnx: cannot be read"):
+        model_settings(str(folder))
+
+
+def test_a_network_of_another_kind_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = changed(tiny_model, tmp_path, (SHIPPED / "face68-nano" / "locator.fp32.onnx").read_bytes())
+    shutil.copy(SHIPPED / "face68-nano" / "weights.bin", folder)
+    text = json.loads((folder / "model.json").read_text())
+    text["files"]["weights.bin"] = file_digest(folder / "weights.bin")
+    (folder / "model.json").write_text(json.dumps(text))
+    with pytest.raises(ModelError, match="its stages lack 'lateral_eighth"):
+        model_settings(str(folder))
