@@ -38,7 +38,10 @@ def make_parser() -> argparse.ArgumentParser:
         " edge_kp.build_engine put into the model folder",
     )
     parser.add_argument(
-        "--locator", type=Path, metavar="RUN", help="run that holds the locator (default: --run)"
+        "--locator",
+        type=Path,
+        metavar="RUN|MODEL",
+        help="run or model that the locator is taken from (default: --run)",
     )
     parser.add_argument(
         "--precision",

@@ -23,9 +23,10 @@ from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
 from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
 from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, region_size
+from edge_kp.training.lending import lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
-from edge_kp.training.onnx_graph import export_graph, export_network, settled
+from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
 from edge_kp.training.quantise import write_precisions
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
 from edge_kp.training.references import make_references
@@ -42,7 +43,7 @@ def export_run(
     run: Path,
     out: Path,
     card: Mapping[str, Any] | None = None,
-    locator_run: Path | None = None,
+    locator: Path | None = None,
     precisions: Sequence[str] = ("fp32",),
     ranges: Path | None = None,
 ) -> str:
@@ -53,7 +54,7 @@ def export_run(
 
     Args:
         card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
-        locator_run: the run whose locator is taken, where it is not ``run`` itself.
+        locator: run or model folder whose locator is taken, where it is not ``run``'s own.
         precisions: of :data:`edge_kp.modeldir.PRECISIONS`. Stages and locator are always there in fp32, which
             the others are made of; the one-graph cascade only in these.
         ranges: what ``python -m edge_kp.calibrate`` measured; the int8 precisions need it.
@@ -71,19 +72,22 @@ def export_run(
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
     images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
     notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
-    finder = locator_run or run
-    if locator_run is not None and recipe.box_rule == "image":
+    if locator is not None and recipe.box_rule == "image":
         raise ModelError(
             f"{run}: trained with --box image, where nothing is to be located; leave --locator out"
         )
-    if locator_run is not None or (run / LOCATOR_FIGURES).exists():
+    lent = None if locator is None else lent_locator(locator, spec)
+    if lent is not None:
+        spec, notes["locator"] = lent.spec, lent.card
+    elif locator is not None or (run / LOCATOR_FIGURES).exists():
+        finder = locator or run
         figures = _read_json(finder / LOCATOR_FIGURES)
-        locator = settled(load_locator(finder / "locator" / "best.pt"))
-        nets["locator"] = ExportLocator(locator)
+        trained_locator = settled(load_locator(finder / "locator" / "best.pt"))
+        nets["locator"] = ExportLocator(trained_locator)
         images |= _check_images(finder / CHECK_FRAMES, ("locator",))
         notes["locator"] = {"data": _data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
         try:
-            size, threshold = locator.config.size, float(figures["threshold"])
+            size, threshold = trained_locator.config.size, float(figures["threshold"])
             spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
@@ -104,6 +108,10 @@ def export_run(
                 table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
         nets["cascade"] = CascadeNet(stage1, stage2, spec.mean_shape, fine)
         references = make_references(spec, nets, images)
+        if lent is not None:
+            set_metadata(lent.network, metadata(spec, "locator", "fp32"))
+            onnx.save(lent.network, folder / "locator.fp32.onnx")
+            references["locator"] = lent.references
         save_references(folder, references)
         other = [p for p in PRECISIONS if p in precisions and p != "fp32"]
         if other:

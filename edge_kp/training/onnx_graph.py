@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import onnx
 import onnxscript
 import onnxsim
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -98,6 +100,26 @@ def export_graph(
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)
     return plain
+
+
+def with_own_weights(path: Path) -> onnx.ModelProto:
+    """A file as it was before :mod:`edge_kp.training.compacting` moved its weights out."""
+    model = onnx.load(path)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        if (
+            node.op_type == "Cast"
+            and node.input[0] == f"{node.output[0]}_half"
+            and node.input[0] in constants
+        ):
+            values = numpy_helper.to_array(constants[node.input[0]]).astype(np.float32)
+            constants[node.input[0]].CopyFrom(numpy_helper.from_array(values, node.output[0]))
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
 def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:

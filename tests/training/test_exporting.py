@@ -21,6 +21,7 @@ from edge_kp.export import main
 from edge_kp.modeldir import NETWORKS, ModelSpec, file_digest, read_model
 from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
+from edge_kp.training.compacting import compact_model
 from edge_kp.training.exporting import compare, export_network, find_bank
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
 from edge_kp.training.onnx_graph import settled
@@ -284,6 +285,43 @@ def test_the_locator_of_another_run(tiny_run: Path, tmp_path: Path, capsys: Any)
     assert main(["--run", str(tiny_run), "--locator", str(stages), "--out", str(model)]) == 1
     assert "locator.json: the run is not finished" in capsys.readouterr().err
     assert read_model(model).locator == "network"
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_the_locator_of_a_model(compact: bool, tiny_run: Path, copy: Path, tmp_path: Path) -> None:
+    """As the model has it, compact or not, and with its weights in the file again."""
+    if compact:
+        compact_model(copy)
+    stages = Path(shutil.copytree(tiny_run, tmp_path / "stages"))
+    (stages / "locator.json").unlink()
+    shutil.rmtree(stages / "locator")
+    out = tmp_path / "borrower"
+    command = ["--run", str(stages), "--locator", str(copy), "--out", str(out), "--precision", "fp16"]
+    assert main(command) == 0
+    lender, spec = read_model(copy), read_model(out)
+    for name in ("locator", "locator_size", "locator_threshold"):
+        assert getattr(spec, name) == getattr(lender, name)
+    assert spec.card["locator"] == lender.card["locator"]
+    assert {"locator.fp32.onnx", "locator.fp16.onnx"} <= set(spec.files)
+    with np.load(out / "references.npz") as file:
+        pictures, expected = file["locator/image"], file["locator/score"]
+    found, lent = (OnnxRuntimeBackend(onnx_file(folder, "locator")).run(pictures) for folder in (out, copy))
+    np.testing.assert_allclose(found["score"], expected, atol=2e-5)
+    np.testing.assert_allclose(found["boxes"], lent["boxes"], atol=2e-5)
+    model = onnx.load(onnx_file(out, "locator"), load_external_data=False)
+    assert all(tensor.data_location != TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    assert not any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    said = {p.key: p.value for p in model.metadata_props}
+    assert json.loads(said["edge_kp.spec"])["name"] == "borrower"
+
+
+def test_the_locator_of_another_object_is_refused(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
+    command = ["--run", str(tiny_run), "--out", str(tmp_path / "model"), "--locator"]
+    assert main([*command, "face68"]) == 1
+    assert "--locator face68: finds face68, not " in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "nothing")]) == 1
+    assert "no folder with a model.json there" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 def test_where_the_image_is_the_box_no_locator_is_taken(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
