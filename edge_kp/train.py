@@ -59,6 +59,14 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="go on from a shipped model or model folder: its templates, networks and weights",
     )
+    model(
+        "--keep",
+        type=number(0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="with --from: at the end take the mean of the weights and of the model's, which count so much:"
+        " less is forgotten (default 0; e.g. 0.5)",
+    )
     model("--k", type=positive, help="templates in the bank (default 64)")
     model(
         "--sizes",
@@ -177,6 +185,8 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: tuple(getattr(args, name)) for name in pairs if getattr(args, name)}
     given |= {name: getattr(args, name) for name in ("k", "templates", "scale") if getattr(args, name)}
     if not args.start:
+        if args.keep:
+            raise ModelError("--keep: of what? it goes with --from, a model to start from")
         return {"box_rule": args.box, "scale": 1.1 if args.box == "image" else 1.6, **given}
     from edge_kp.training.starting import model_settings
 
@@ -215,6 +225,7 @@ def _run(args: argparse.Namespace) -> None:
             **_networks(args),
             stage1=args.stage1,
             start=args.start,
+            keep=args.keep,
             teacher=args.teacher,
             epochs=tuple(args.epochs),
             locator_size=args.locator_size,

@@ -41,7 +41,7 @@ from edge_kp.training.recipe import (
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
 from edge_kp.training.split import training_samples
 from edge_kp.training.stage import train_stage
-from edge_kp.training.starting import BATCH, IMAGES, start_stage
+from edge_kp.training.starting import BATCH, IMAGES, keep_share, start_stage
 from edge_kp.types import Array
 
 
@@ -96,12 +96,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     def loop(stage: int) -> LoopConfig:
         return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
 
-    def start(stage: int, data: CropDataset) -> Callable[[StageNet], None] | None:
-        if not recipe.start:
-            return None
-        items = [data[i]["image"] for i in range(min(IMAGES, len(data)))]
-        images = [torch.from_numpy(np.stack(items[i : i + BATCH])) for i in range(0, len(items), BATCH)]
-        return lambda net: start_stage(net, recipe.start, stage + 1, images)
+    def start(stage: int, data: CropDataset) -> Callable[[StageNet], object] | None:
+        return (lambda net: _start(net, recipe, stage, data)) if recipe.start else None
 
     last_only = "prior-loss" in recipe.without
     view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
@@ -121,6 +117,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             last_only=last_only,
             start=start(0, train1),
         )
+        stage1 = _kept(stage1, recipe, 0, train1, bank, out, place)
     errors = _stage1_errors(
         stage1,
         CropDataset(
@@ -151,6 +148,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         last_only,
         start(1, train2),
     )
+    stage2 = _kept(stage2, recipe, 1, train2, bank, out, place)
     if not place.first:
         return {}
     if schema.can_flip and augmentation.moves and config.residual:
@@ -181,6 +179,31 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
     return result
+
+
+def _start(net: StageNet, recipe: Recipe, stage: int, data: CropDataset) -> set[str]:
+    """:func:`start_stage` on the first crops of the training data; stages count from 0."""
+    items = [data[i]["image"] for i in range(min(IMAGES, len(data)))]
+    images = [torch.from_numpy(np.stack(items[i : i + BATCH])) for i in range(0, len(items), BATCH)]
+    return start_stage(net, recipe.start, stage + 1, images)
+
+
+def _kept(
+    net: StageNet, recipe: Recipe, stage: int, data: CropDataset, bank: TemplateBank, out: Path, place: Place
+) -> StageNet:
+    """A trained stage with its share of the weights that it started from (``recipe.keep``), taken once."""
+    path = out / f"stage{stage + 1}" / "best.pt"
+    if not recipe.keep:
+        return net
+    if place.first and "kept" not in (saved := load_checkpoint(path)):
+        net = load_stage(path, bank.templates)
+        start = StageNet(net.config, bank.templates)
+        data.epoch = 0
+        fresh = _start(start, recipe, stage, data)
+        keep_share(net, start, recipe.keep, fresh)
+        save_checkpoint(path, {**saved, "kept": recipe.keep, "net": net.state_dict()})
+    wait(place)
+    return load_stage(path, bank.templates).to(place.device)
 
 
 def _teacher(recipe: Recipe, schema: KeypointSchema) -> StageNet | None:

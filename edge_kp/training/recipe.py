@@ -35,6 +35,7 @@ class Recipe:
         stage1: a finished run whose bank and stage 1 are taken over, so that stage 2 alone is trained.
         start: a model whose weights both stages start from; ``templates`` are its own then, and so are the
             settings that :func:`edge_kp.training.starting.model_settings` tells.
+        keep: share of the weights of ``start`` that the finished stages take back.
         teacher: a finished run whose stage 2 teaches this one's.
         k: templates in the bank.
         box_rule: what a box is: tight around the keypoints, or the whole image.
@@ -50,6 +51,7 @@ class Recipe:
     templates: str = ""
     stage1: str = ""
     start: str = ""
+    keep: float = 0.0
     teacher: str = ""
     k: int = 64
     box_rule: str = "keypoints"

@@ -31,7 +31,7 @@ def train_stage(
     place: Place,
     teacher: StageNet | None = None,
     last_only: bool = False,
-    start: Callable[[StageNet], None] | None = None,
+    start: Callable[[StageNet], object] | None = None,
 ) -> StageNet:
     """Train a stage (:func:`train_network`), or go on with it, and return the averaged network.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,10 @@ def model_settings(model: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor]) -> None:
-    """Give a fresh network the weights of a model's stage; attributes that differ are learnt anew.
+def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor]) -> set[str]:
+    """Give a fresh network the weights of a model's stage.
+
+    Returns the names of those that it has not: attributes that differ, and what foretells a teacher's map.
 
     Exported convolutions hold their batch norms. These get the statistics of ``images``, and what undoes
     them: the network gives what the model gives, and can be trained on.
@@ -64,6 +66,7 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
         weights = {name: value for name, value in weights.items() if not name.startswith("attributes.")}
     norms = _norms(net)
     undone = {norm: weights.get(f"{convolution}.bias") for convolution, (norm, _) in norms.items()}
+    fresh = set()
     for name, parameter in net.named_parameters():
         layer, _, what = name.rpartition(".")
         value: Tensor | None = weights.get(name)
@@ -71,7 +74,8 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
             value = undone[layer] if what == "bias" else torch.ones_like(parameter)
         elif what == "share":  # nothing negative passes in an exported network
             value = torch.zeros_like(parameter)
-        elif layer == "attributes" and value is None:
+        elif layer in ("attributes", "foretell") and value is None:
+            fresh.add(name)
             continue
         if value is None or value.shape != parameter.shape:
             raise ModelError(
@@ -79,6 +83,42 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
             )
         parameter.copy_(value)
     _measure(net, [norm for _, norm in norms.values()], images)
+    return fresh
+
+
+@torch.no_grad()
+def keep_share(net: StageNet, start: StageNet, share: float, fresh: Collection[str] = ()) -> None:
+    """Take the weights of a trained network back towards those that it started from.
+
+    What was learnt anew is kept for the most part, and less is forgotten (Wortsman et al. 2022, *Robust
+    fine-tuning of zero-shot models*). Batch norms are folded into their convolutions before: these may be
+    scaled differently in the two.
+
+    Args:
+        start: is changed, but gives what it gave.
+        share: of the weights of ``start`` in the mean, 0 to 1.
+        fresh: names of weights that ``start`` does not know.
+    """
+    for stage in (net, start):
+        _fold(stage)
+    kept = dict(start.named_parameters())
+    for name, value in net.named_parameters():
+        if name not in fresh:
+            value.lerp_(kept[name], share)
+
+
+def _fold(net: StageNet) -> None:
+    """Let convolutions do what the batch norms behind them did; these add their bias and no more."""
+    convolutions = dict(net.named_modules())
+    for name, (_, norm) in _norms(net).items():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        convolutions[name].weight.mul_(scale.view(-1, 1, 1, 1))
+        norm.bias.sub_(norm.running_mean * scale)
+        norm.weight.fill_(1)
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1 - norm.eps)
 
 
 def _measure(net: StageNet, norms: Sequence[nn.BatchNorm2d], images: Sequence[Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -16,9 +17,11 @@ from edge_kp.modeldir import SHIPPED, file_digest, read_model, write_model_json
 from edge_kp.templates import TemplateBank
 from edge_kp.train import main
 from edge_kp.training.checkpoints import load_checkpoint
+from edge_kp.training.facemesh import straighten
 from edge_kp.training.network import NetworkConfig, StageNet, normalise, stage_outputs
+from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import Recipe, load_run
-from edge_kp.training.starting import model_settings, start_stage
+from edge_kp.training.starting import keep_share, model_settings, start_stage
 
 TRAIN = ["--data", "synthetic:60,seed=3", "--validation", "synthetic:20,seed=4", "--part", "stages"]
 TRAIN += ["--batch", "16", "--workers", "0", "--epochs", "1", "1"]
@@ -106,6 +109,82 @@ def test_a_run_goes_on_from_a_model(tiny_model: Path, tmp_path: Path) -> None:
             # Seven steps so small leave the weights; only the statistics of batch norms have moved.
             np.testing.assert_allclose(found, file[f"stage{number}/keypoints"], atol=2e-2)
     assert main(command) == 0  # a finished run, found as it is
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_share_of_the_start_is_kept(stage: int, tiny_model: Path) -> None:
+    """With share 0 the network is what it was, with 1 the model; half way lie the weights between."""
+    attributes = read_model(tiny_model).attributes
+    with np.load(tiny_model / "references.npz") as file:
+        images, wanted = torch.from_numpy(file[f"stage{stage}/image"]), file[f"stage{stage}/keypoints"]
+    start = fresh(str(tiny_model), stage, attributes)
+    assert start_stage(start, str(tiny_model), stage, [images]) == set()
+    torch.manual_seed(1)
+    trained = copy.deepcopy(start)
+    for module in trained.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as training leaves them
+            module.running_mean += 0.1 * torch.randn_like(module.running_mean)
+            module.running_var *= torch.rand_like(module.running_var) + 0.5
+        for parameter in module.parameters(recurse=False):
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    own = outputs(trained, images)[0].numpy()
+    assert np.abs(own - wanted).max() > 1e-3
+    mixed = {share: copy.deepcopy(trained) for share in (0.0, 0.5, 1.0)}
+    for share, net in mixed.items():
+        keep_share(net, copy.deepcopy(start), share)
+    np.testing.assert_allclose(outputs(mixed[0.0], images)[0].numpy(), own, atol=2e-5)
+    np.testing.assert_allclose(outputs(mixed[1.0], images)[0].numpy(), wanted, atol=2e-5)
+    ends = [dict(mixed[share].named_parameters()) for share in (0.0, 1.0)]
+    for name, value in mixed[0.5].named_parameters():
+        np.testing.assert_allclose(
+            value.detach().numpy(), ((ends[0][name] + ends[1][name]) / 2).detach().numpy(), atol=1e-5
+        )
+
+
+def test_a_share_kept_leaves_rectifiers() -> None:
+    """A network that lets nothing negative pass still does not, and is exported as quick as it was."""
+    net, start = (fresh("face68-nano", 1, read_model(SHIPPED / "face68-nano").attributes) for _ in range(2))
+    with np.load(SHIPPED / "face68-nano" / "references.npz") as file:
+        images = torch.from_numpy(file["stage1/image"])
+    for stage in (net, start):
+        start_stage(stage, "face68-nano", 1, [images])
+    straighten(net, 1.0)
+    keep_share(net, start, 0.5)
+    assert not any(isinstance(module, torch.nn.PReLU) for module in settled(net).modules())
+
+
+def test_what_the_start_does_not_know_is_kept_whole(tiny_model: Path) -> None:
+    net, start = (fresh(str(tiny_model), 2, ("glasses",)) for _ in range(2))
+    with np.load(tiny_model / "references.npz") as file:
+        images = torch.from_numpy(file["stage2/image"])
+    new = start_stage(start, str(tiny_model), 2, [images])
+    assert new == {"attributes.weight", "attributes.bias"}
+    start_stage(net, str(tiny_model), 2, [images])
+    net.attributes.weight.data += 1
+    mine = net.attributes.weight.detach().clone()
+    keep_share(net, start, 1.0, new)
+    assert torch.equal(net.attributes.weight, mine)
+
+
+def test_a_run_keeps_its_share_once(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    command = [*TRAIN, "--from", str(tiny_model), "--keep", "1", "--out", str(out)]
+    assert main(command) == 0
+    found = [p / "best.pt" for p in (out / "stage1", out / "stage2")]
+    for number, stage in enumerate(load_run(out)[2:], 1):
+        with np.load(tiny_model / "references.npz") as file:
+            images = torch.from_numpy(file[f"stage{number}/image"])
+            wanted = file[f"stage{number}/mixture"]  # keypoints of stage 2 are centred afterwards
+        np.testing.assert_allclose(outputs(stage, images)[2].numpy(), wanted, atol=2e-5)
+    before = [p.read_bytes() for p in found]
+    assert main(command) == 0
+    assert before == [p.read_bytes() for p in found]
+    assert Recipe.read(out / "run.json").keep == 1
+
+
+def test_nothing_to_keep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*TRAIN, "--keep", "0.5", "--out", str(tmp_path / "run")]) == 1
+    assert "--keep: of what? it goes with --from" in capsys.readouterr().err
 
 
 def test_a_run_from_a_model_is_another_run(
