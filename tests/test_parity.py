@@ -84,8 +84,11 @@ def test_boxes_of_several_batches_are_answered_as_alone_in_one_graph(tiny_model:
             assert np.abs(found.crop(i).astype(int) - alone.crop(0)).mean() < 1
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+# OpenVINO is never given int8, TensorRT's: without 8-bit dot products (VNNI) its sums overflow there.
+@pytest.mark.parametrize(
+    ("precision", "backend"),
+    [*((p, "onnxruntime") for p in PRECISIONS), *((p, "openvino") for p in PRECISIONS if p != "int8")],
+)
 @pytest.mark.parametrize("model", shipped_models())
 def test_every_shipped_file_gives_what_pytorch_gave(model: str, precision: str, backend: str) -> None:
     if backend == "openvino":
