@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.training.network import StageNet, normalise
+from edge_kp.training.onnx_graph import with_own_weights
 
 IMAGES, BATCH = 512, 32  # training crops that batch norms are measured on
 SMALLEST_VARIANCE = 1e-6
@@ -167,15 +167,15 @@ def _weights(folder: Path, stage: int) -> dict[str, Tensor]:
     """
     path = checked_file(folder, read_model(folder), f"stage{stage}.fp32.onnx")
     try:
-        graph = onnx.load(path).graph
+        graph = with_own_weights(path).graph
     except Exception as error:  # protobuf raises several kinds for a damaged file
         raise ModelError(
             f"{path}: cannot be read ({type(error).__name__}); export the model again"
         ) from error
-    found = {}
-    for tensor in graph.initializer:
-        name = tensor.name.removesuffix("_half").removeprefix("stage.")
-        found[name] = torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+    found = {
+        tensor.name.removeprefix("stage."): torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+        for tensor in graph.initializer
+    }
     if "exp" in found:  # the exporter has worked out what Search makes of its spread
         found["search.log_spread"] = -found.pop("exp").log()
     return found

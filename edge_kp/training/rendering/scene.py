@@ -76,7 +76,7 @@ def random_scene(model: FaceModel, rng: np.random.Generator, worn_rng: np.random
     identity = np.clip(rng.normal(0, 1, len(model.identity)), -2.5, 2.5)
     shape = model.shape(identity, random_expression(model.expression_names, rng))
     pose = random_pose(rng)
-    body = HeadPose(0.4 * pose.yaw, 0.15 * pose.pitch, 0.25 * pose.roll).rotation
+    body = turned_shoulders(pose)
     distance = float(np.exp(rng.uniform(np.log(40), np.log(300))))
     placed = place_head(model, shape, pose.rotation, body)
     at, depth = _labelled(model, placed, distance, pose)
@@ -120,6 +120,11 @@ def random_pose(rng: np.random.Generator) -> HeadPose:
     pitch = rng.normal(0, 9 if rng.random() < 0.7 else 20)
     limits = np.array([80, 35, 25])
     return HeadPose(*np.clip([yaw, pitch, rng.normal(0, 9)], -limits, limits).tolist())
+
+
+def turned_shoulders(pose: HeadPose) -> Array:
+    """(3, 3) rotation of the shoulders under a head: they follow it some way."""
+    return HeadPose(0.4 * pose.yaw, 0.15 * pose.pitch, 0.25 * pose.roll).rotation
 
 
 def place_head(model: FaceModel, shape: Array, rotation: Array, body: Array) -> Array:

@@ -15,7 +15,7 @@ from edge_kp.training.rendering.fitting import DOWN, FittedFace
 from edge_kp.training.rendering.marks import smooth_step
 from edge_kp.training.rendering.model import EYE_SOCKETS, HEAD, FaceModel
 from edge_kp.training.rendering.raster import rasterise
-from edge_kp.training.rendering.scene import PIVOT, place_head
+from edge_kp.training.rendering.scene import PIVOT, place_head, turned_shoulders
 from edge_kp.types import Array, HeadPose
 
 _BEHIND = 0.6  # cm that a place may lie behind what the photo shows there and still count as seen
@@ -41,11 +41,10 @@ def turn_head(model: FaceModel, face: FittedFace, image: Array, keypoints: Array
     """
     size = len(image)
     away = (face.shape - PIVOT) @ face.rotation.T
-    body = HeadPose(0.4 * pose.yaw, 0.15 * pose.pitch, 0.25 * pose.roll)
     middle = face.scale * PIVOT @ face.rotation[:2].T + face.shift
     old, new = (
         np.column_stack([(face.scale * p[:, :2] + middle) * DOWN, p[:, 2]]).astype(np.float32)
-        for p in (away, place_head(model, away + PIVOT, pose.rotation, body.rotation))
+        for p in (away, place_head(model, away + PIVOT, pose.rotation, turned_shoulders(pose)))
     )
     y, x = np.mgrid[:size, :size].astype(np.float32)
     places = np.stack([x, y], -1)
