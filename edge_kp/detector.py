@@ -65,7 +65,7 @@ class Detector:
         self.spec = read_model(folder)
 
         backend = choose_backend(backend)
-        self.precision = choose_precision(backend, precision, self.spec.files)
+        self.precision = choose_precision(backend, precision, self.spec.files, self.spec.auto)
         self.fused = self._is_fused(cascade, backend)
 
         self.locator: Locator = ImageLocator()

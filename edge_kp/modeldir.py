@@ -48,6 +48,7 @@ class ModelSpec:
         cascade_size: side of the region that the one-graph cascade takes, pixels; 0 where there is none. The
             region has the same middle as the stage-1 crop.
         cascade_finer: how many pixels of that region lie along one of the stage-1 crop.
+        auto: backend → the precision that ``auto`` runs there, where this model differs from others.
         files: file name → sha256.
         card: training data, terms, measured accuracy: for people.
     """
@@ -66,6 +67,7 @@ class ModelSpec:
     locator_threshold: float = 0.0
     cascade_size: int = 0
     cascade_finer: int = 2
+    auto: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,6 +98,8 @@ class ModelSpec:
         for what in ("score_threshold", "locator_threshold"):
             if not 0 <= getattr(self, what) <= 1:
                 raise ValueError(f"{what}: expected a number from 0 to 1, got {getattr(self, what)}")
+        if unknown := sorted(set(self.auto.values()) - set(PRECISIONS)):
+            raise ValueError(f"auto: {unknown[0]!r} is none of {', '.join(PRECISIONS)}")
         for name in self.files:
             if not _is_plain(name):
                 raise ValueError(f"files: {name!r} is no name of a file in the folder")
@@ -133,6 +137,7 @@ class ModelSpec:
             },
             "score_threshold": self.score_threshold,
             "bank_sha256": self.bank_digest,
+            "auto": dict(self.auto),
             "files": dict(self.files),
             "card": dict(self.card),
         }
@@ -163,6 +168,7 @@ class ModelSpec:
                 cascade_finer=int(cascade.get("finer", 2)),
                 score_threshold=float(data["score_threshold"]),
                 bank_digest=str(data["bank_sha256"]),
+                auto={str(k): str(v) for k, v in data.get("auto", {}).items()},  # older folders have none
                 files={str(k): str(v) for k, v in data["files"].items()},
                 card=dict(data["card"]),
             )

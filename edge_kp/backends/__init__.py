@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edge_kp.backends.base import Backend
@@ -13,8 +13,8 @@ from edge_kp.errors import BackendError
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 """What can run the networks; ``auto`` is :func:`choose_backend`'s choice."""
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
-"""What they can run in; ``auto`` is the fastest that a model has files of."""
-# What ``auto`` takes, the first that the model has.
+"""What they can run in; ``auto`` is :func:`choose_precision`'s choice."""
+# What ``auto`` takes where the model says nothing else, the first that it has.
 _PREFERRED = {
     "onnxruntime": ("int8-cpu", "fp32"),
     "openvino": ("int8-cpu", "fp32"),
@@ -54,7 +54,9 @@ def _gpu_is_usable() -> bool:
     return True
 
 
-def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
+def choose_precision(
+    backend: str, wanted: str, files: Collection[str], auto: Mapping[str, str] | None = None
+) -> str:
     """Which of a model's precisions a backend is to run.
 
     There are two int8 files of each network: TensorRT wants symmetric ranges (``int8``), CPUs are faster
@@ -64,6 +66,7 @@ def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
         backend: not ``auto``.
         wanted: one of :data:`PRECISIONS`.
         files: names of the model's files.
+        auto: what the model says of ``auto``: backend → precision.
 
     Raises:
         BackendError: the model was not exported in this precision.
@@ -72,7 +75,8 @@ def choose_precision(backend: str, wanted: str, files: Collection[str]) -> str:
         raise BackendError(f"precision {wanted!r}: expected one of {', '.join(PRECISIONS)}")
     there = {name.split(".")[1] for name in files if name.startswith("stage1.") and name.endswith(".onnx")}
     if wanted == "auto":
-        return next((p for p in _PREFERRED[backend] if p in there), "fp32")
+        told = [auto[backend]] if auto and backend in auto else []
+        return next((p for p in (*told, *_PREFERRED[backend]) if p in there), "fp32")
     precision = "int8-cpu" if wanted == "int8" and backend != "tensorrt" else wanted
     if precision not in there:
         how = "calibrate" if wanted == "int8" else f"export --precision {wanted}"

@@ -37,6 +37,7 @@ from edge_kp.training.calibration.search import (
     try_methods,
 )
 from edge_kp.training.calibration.selection import Choice, choose, manifest, pixel_digest
+from edge_kp.training.calibration.timing import seconds
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
 from edge_kp.training.exporting import hold, write_cascades
 from edge_kp.training.quantise import (
@@ -122,7 +123,7 @@ def calibrate_model(
         kept = {s: {name: layers_to_keep(layers[name][s]) for name in sources} for s in STYLES}
         kept["int8-cpu"] |= {name: layer_names(sources[name], "int8-cpu") for name in using.exact}
         digests = {name: graph_digest(source) for name, source in sources.items()}
-        plans = {"format": RANGES_FORMAT, "networks": plan(digests, ranges, methods, kept)}
+        plans: dict[str, Any] = {"format": RANGES_FORMAT, "networks": plan(digests, ranges, methods, kept)}
         (work / "ranges.json").write_text(json.dumps(plans), encoding="utf-8")
         written = write_precisions(folder, work / "ranges.json", out=work)
         if spec.cascade_size:
@@ -132,6 +133,8 @@ def calibrate_model(
         precisions = {"fp32": judge_files(judge, sources)}
         for precision in TYPED:
             precisions[precision] = judge_files(judge, {n: work / f"{n}.{precision}.onnx" for n in sources})
+        times = seconds({"fp32": folder, "int8-cpu": work}, inputs)
+        plans["auto"] = {"onnxruntime": min(times, key=times.__getitem__)}
         report = {
             "model": spec.name,
             "command": _command(folder, using),
@@ -148,9 +151,10 @@ def calibrate_model(
             "kept": kept,
             "exact": list(using.exact),
             "layers": _rounded(layers),
+            "onnxruntime_seconds": _rounded(times),
         }
         reported = write_report(out, report, manifest(chosen, report["data"], using.seed), plans)
-        _put_in_place(folder, spec, written, report)
+        _put_in_place(folder, replace(spec, auto={**spec.auto, **plans["auto"]}), written, report)
     return precisions, [*(folder / path.name for path in written), *reported]
 
 

@@ -27,7 +27,7 @@ from edge_kp.training.lending import lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
-from edge_kp.training.quantise import write_precisions
+from edge_kp.training.quantise import read_auto, write_precisions
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
 from edge_kp.training.references import make_references
 from edge_kp.training.torch_backend import TorchBackend
@@ -116,6 +116,8 @@ def export_run(
         other = [p for p in PRECISIONS if p in precisions and p != "fp32"]
         if other:
             write_precisions(folder, ranges, other)
+        if ranges is not None and "int8-cpu" in other:
+            spec = replace(spec, auto=read_auto(ranges))
         write_cascades(folder, spec, [p for p in PRECISIONS if p in precisions])
         for precision in ("fp32", *other):
             table += ["", f"{precision}, held against PyTorch on {FILE}:"]

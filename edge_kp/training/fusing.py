@@ -144,9 +144,9 @@ class CascadeNet(Contract):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         region, picture = self.enter(image)
-        first = stage_outputs(self.stage1(rescale(picture), gather=True))
+        first = stage_outputs(self.stage1(rescale(picture)))
         picture, keypoints1, prior1, alignment = self.align(region, first[0], first[1])
-        second = stage_outputs(self.stage2(rescale(picture), gather=True))
+        second = stage_outputs(self.stage2(rescale(picture)))
         keypoints, prior, score = self.leave(alignment, second[0], second[1], first[3], second[3])
         return (keypoints, prior, second[2], score, *second[4:], keypoints1, prior1, alignment)
 

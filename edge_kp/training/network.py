@@ -181,16 +181,12 @@ class StageNet(nn.Module):
         cell = 4 / config.size  # of the 1/4-resolution map, in crop coordinates
         readings = [Reading(w, cell, n, config.hidden, 256) for _ in range(config.readings)]
         self.readings: Sequence[Reading] = nn.ModuleList(readings)  # type: ignore[assignment]
-        self.visibility = nn.Conv1d(config.hidden, 1, 1)
+        self.visibility = nn.Linear(config.hidden, 1)
         self.foretell = nn.Conv2d(w, config.taught, 1) if config.taught else None
         self.register_buffer("pixel_grid", pixel_grid(config.size), persistent=False)
 
-    def forward(self, image: Tensor, gather: bool = False) -> StageOutput:
-        """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates.
-
-        Args:
-            gather: how features are read, see :meth:`Reading.forward`.
-        """
+    def forward(self, image: Tensor) -> StageOutput:
+        """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates."""
         correction = None
         if self.correction is not None:
             correction = self.correction(image)
@@ -211,9 +207,9 @@ class StageNet(nn.Module):
         if self.search is not None:
             found.append(prior + self.search(local, prior) if self.config.residual else prior)
         for reading, of_image in zip(self.readings, contexts, strict=True):
-            hidden, step = reading(local, of_image, found[-1], gather)
+            hidden, step = reading(local, of_image, found[-1])
             found.append(found[-1] + step if self.config.residual else found[-1])
-        visibility = self.visibility(hidden)
+        visibility = self.visibility(hidden.flatten(0, 1)).unflatten(0, (-1, self.points))
         if correction is not None:
             found = [apply_affine(correction, points) for points in found]
         return StageOutput(
@@ -221,7 +217,7 @@ class StageNet(nn.Module):
             found[0],
             logits,
             score.float().squeeze(1),
-            visibility.float().squeeze(1),
+            visibility.float().squeeze(2),
             attributes.float(),
             correction,
             tuple(found[1:-1]),
@@ -274,7 +270,7 @@ class ExportNet(Contract):
         self.size = stage.config.size
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return stage_outputs(self.stage(normalise(image), gather=True))
+        return stage_outputs(self.stage(normalise(image)))
 
 
 def stage_outputs(out: StageOutput) -> tuple[Tensor, ...]:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge_kp.errors import ModelError
-from edge_kp.training.facemesh import Bent
+from edge_kp.training.facemesh import Bent, Widen
 from edge_kp.training.network import Contract
+from edge_kp.training.reading import Reading
 
 OPSET = 18
 Net = TypeVar("Net", bound=nn.Module)
@@ -34,7 +35,7 @@ def settled(net: Net) -> Net:
     net = copy.deepcopy(net).eval()
     for module in list(net.modules()):
         for name, child in module.named_children():
-            if isinstance(child, Bent):
+            if isinstance(child, (Bent, Reading, Widen)):
                 setattr(module, name, child.settled())
         if not isinstance(module, nn.Sequential):
             continue
@@ -131,4 +132,4 @@ def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 
 def _gather_rows(rows: Any, index: Any) -> Any:
     op: Any = onnxscript.opset18
-    return op.GatherND(rows, op.Unsqueeze(index, op.Constant(value_ints=[2])), batch_dims=1)
+    return op.GatherND(rows, index, batch_dims=1)

@@ -159,6 +159,21 @@ def read_ranges(path: Path | None, sources: Mapping[str, Path]) -> dict[str, Any
     return networks
 
 
+def read_auto(path: Path) -> dict[str, str]:
+    """What the calibration found about ``auto``: backend → precision.
+
+    Args:
+        path: a file that :func:`read_ranges` reads.
+
+    Raises:
+        ModelError: that part of it is damaged.
+    """
+    told = parse_json(path.read_text(encoding="utf-8")).get("auto", {})
+    if not isinstance(told, dict) or not set(map(str, told.values())) <= set(PRECISIONS):
+        raise ModelError(f"{path}: tells no precisions under 'auto'; calibrate again")
+    return {str(backend): str(precision) for backend, precision in told.items()}
+
+
 def _check_plan(ranges: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
     """Raises: ValueError: ends that are none, or layers that are no names."""
     for tensor, (low, high) in ranges[chosen["method"]].items():

@@ -84,29 +84,72 @@ class Reading(nn.Module):
         dy, dx = torch.meshgrid(reach, reach, indexing="ij")
         self.register_buffer("offsets", torch.stack([dx, dy], -1).view(1, 1, -1, 2) * cell)
 
-    def forward(self, features: Tensor, context: Tensor, at: Tensor, gather: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, context: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
             features: (B, C, G, G) feature map.
             context: (B, hidden) what :attr:`context` gives for the whole image.
             at: (B, N, 2) crop coordinates to read at.
-            gather: read by :func:`gather_cells` instead of GridSample, with the same result.
 
         Returns:
-            (B, hidden, N) features of the points, and (B, N, 2) steps in crop coordinates.
+            (B, N, hidden) features of the points, and (B, N, 2) steps in crop coordinates.
         """
         # Shape-indexed features (Cao et al. 2012): where to look is not a path for gradients.
-        at = at.detach()
-        if gather:
-            seen = gather_cells(features, at, self.SIDE)
-        else:
-            where = at.unsqueeze(2) + self.offsets
-            seen = F.grid_sample(features, 2 * where - 1, align_corners=False, padding_mode="border")
+        where = at.detach().unsqueeze(2) + self.offsets
+        seen = F.grid_sample(features, 2 * where - 1, align_corners=False, padding_mode="border")
         seen = seen.permute(0, 1, 3, 2).reshape(-1, features.shape[1] * self.SIDE**2, self.points)
         shared = F.relu(self.read(seen) + context.unsqueeze(2) + self.embedding).transpose(1, 2)
         own = F.relu(self.own(shared.reshape(-1, self.points * self.hidden, 1)))
         hidden = shared + own.view(-1, self.points, self.hidden)
         hidden = (hidden + self.others(hidden)).transpose(1, 2)
-        hidden = hidden + F.relu(self.refine(F.relu(hidden)))
-        step = self.step(hidden.transpose(1, 2).reshape(-1, self.points * self.hidden, 1))
+        hidden = (hidden + F.relu(self.refine(F.relu(hidden)))).transpose(1, 2)
+        step = self.step(hidden.reshape(-1, self.points * self.hidden, 1))
         return hidden, STEP * step.float().view(-1, self.points, 2)
+
+    def settled(self) -> SettledReading:
+        return SettledReading(self)
+
+
+class SettledReading(nn.Module):
+    """A :class:`Reading` as it is exported: the same results from fewer operators, none of which turns rows
+    into columns. The weights keep their names, in the order that this wants them in.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        super().__init__()
+        self.points, self.hidden = reading.points, reading.hidden
+        self.context, self.own, self.others, self.step = (
+            reading.context,
+            reading.own,
+            reading.others,
+            reading.step,
+        )
+        self.read = _linear(settled_read(reading.read.weight.data, Reading.SIDE), reading.read.bias)
+        self.refine = _linear(reading.refine.weight.data.squeeze(2), reading.refine.bias)
+        self.embedding = nn.Parameter(reading.embedding.data.transpose(1, 2).contiguous())
+
+    def forward(self, features: Tensor, context: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`Reading.forward`."""
+        seen = gather_cells(features, at, Reading.SIDE).flatten(2).flatten(0, 1)
+        base = context.unsqueeze(1) + self.embedding
+        shared = F.relu(self.read(seen).unflatten(0, (-1, self.points)) + base)
+        own = F.relu(self.own(shared.flatten(1).unsqueeze(2)))
+        hidden = shared + own.view(-1, self.points, self.hidden)
+        hidden = (hidden + self.others(hidden)).flatten(0, 1)
+        hidden = hidden + F.relu(self.refine(F.relu(hidden)))
+        hidden = hidden.unflatten(0, (-1, self.points))
+        step = self.step(hidden.flatten(1).unsqueeze(2))
+        return hidden, STEP * step.view(-1, self.points, 2)
+
+
+def settled_read(weight: Tensor, side: int) -> Tensor:
+    """(hidden, C · side², 1) weights of a reading, cells last → (hidden, side² · C), cells first."""
+    return weight.view(len(weight), -1, side**2).transpose(1, 2).reshape(len(weight), -1)
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data = weight.contiguous()
+    assert bias is not None
+    layer.bias.data = bias.data
+    return layer

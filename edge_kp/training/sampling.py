@@ -52,7 +52,7 @@ def sample(image: Tensor, matrix: Tensor, grid: Tensor, padding: str) -> Tensor:
 
 
 def gather_rows(rows: Tensor, index: Tensor) -> Tensor:
-    """(B, M, C) float rows picked by (B, R) int64 → (B, R, C).
+    """(B, M, C) float rows picked by (B, ..., 1) int64 → (B, ..., C).
 
     An operator of its own, so that it can be exported as GatherND; it passes no gradient on.
     """
@@ -64,12 +64,14 @@ OPERATORS = torch.library.Library("edge_kp", "DEF")  # holds the registration fo
 OPERATORS.define("gather_rows(Tensor rows, Tensor index) -> Tensor")
 OPERATORS.impl(
     "gather_rows",
-    lambda rows, index: torch.take_along_dim(rows, index.unsqueeze(2), 1),
+    lambda rows, index: torch.take_along_dim(rows, index.flatten(1).unsqueeze(2), 1).view(
+        *index.shape[:-1], rows.shape[2]
+    ),
     "CompositeExplicitAutograd",
 )
 torch.library.register_fake(
     "edge_kp::gather_rows",
-    lambda rows, index: rows.new_empty(index.shape[0], index.shape[1], rows.shape[2]),
+    lambda rows, index: rows.new_empty(*index.shape[:-1], rows.shape[2]),
     lib=OPERATORS,
 )
 
@@ -85,19 +87,23 @@ def gather_cells(features: Tensor, points: Tensor, side: int) -> Tensor:
         points: (B, N, 2) crop coordinates.
 
     Returns:
-        (B, C, N, side²), rows of the neighbourhood from top to bottom.
+        (B, N, side, side, C), the neighbourhood's rows from top to bottom.
     """
-    _, channels, height, width = features.shape
-    at = points * features.new_tensor([width, height]) - 0.5
+    size = features.shape[-1]
+    at = points * size - 0.5
     corner = torch.floor(at)
     reach = torch.arange(side + 1, device=features.device) - side // 2
-    column = (corner[..., 0:1] + reach).clamp(0, width - 1)
-    row = (corner[..., 1:2] + reach).clamp(0, height - 1)
-    cell = (row.unsqueeze(-1) * width + column.unsqueeze(-2)).to(torch.int64)
+    down, right = torch.meshgrid(reach, reach, indexing="ij")
+    place = corner[:, :, None, None] + torch.stack([right, down], -1)
+    # Whole numbers, and small enough for float32; as float, so that no product is rounded to TF32.
+    cell = (place.clamp(0, size - 1) * place.new_tensor([1, size])).sum(-1, keepdim=True).to(torch.int64)
     # Channels last first, as CPUs keep the maps: flattening before that would turn them round twice.
-    seen = gather_rows(features.permute(0, 2, 3, 1).flatten(1, 2), cell.flatten(1))
-    seen = seen.view(-1, points.shape[1], side + 1, side + 1, channels)
-    right, down = (at - corner).unsqueeze(-1).unsqueeze(-1).unsqueeze(-1).unbind(2)
-    seen = torch.lerp(seen[:, :, :-1], seen[:, :, 1:], down)
-    seen = torch.lerp(seen[:, :, :, :-1], seen[:, :, :, 1:], right)
-    return seen.flatten(2, 3).permute(0, 3, 1, 2)
+    seen = gather_rows(features.permute(0, 2, 3, 1).flatten(1, 2), cell)
+    right, down = (at - corner)[..., None, None].split(1, 2)
+    seen = _between(seen[:, :, :-1], seen[:, :, 1:], down)
+    return _between(seen[:, :, :, :-1], seen[:, :, :, 1:], right)
+
+
+def _between(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """``torch.lerp`` in three operators; that one is exported as eight."""
+    return a + share * (b - a)

@@ -61,7 +61,7 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
     folder = find_model(model)
     weights = _weights(folder, stage)
     attributes = read_model(folder).attributes
-    weights |= _heads(net, weights, len(attributes))
+    weights |= _heads(net, weights, len(attributes)) | _readings(net, weights)
     if attributes != net.config.attributes:
         weights = {name: value for name, value in weights.items() if not name.startswith("attributes.")}
     norms = _norms(net)
@@ -193,6 +193,23 @@ def _heads(net: StageNet, weights: Mapping[str, Tensor], attributes: int) -> dic
         if len(joined) == 1:
             parts = zip(names, joined[0].split(sizes), strict=True)
             found.update({f"{name}.{what}": part for name, part in parts})
+    return found
+
+
+def _readings(net: StageNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What :class:`~edge_kp.training.reading.SettledReading` has in another order, as a reading has it."""
+    found = {}
+    for at, reading in enumerate(net.readings):
+        name = f"readings.{at}"
+        read, refine = weights.get(f"{name}.read.weight"), weights.get(f"{name}.refine.weight")
+        embedding = weights.get(f"{name}.embedding")
+        if read is not None and read.ndim == 2 and read.numel() == reading.read.weight.numel():
+            cells = read.view(len(read), reading.SIDE**2, -1)
+            found[f"{name}.read.weight"] = cells.transpose(1, 2).reshape(reading.read.weight.shape)
+        if refine is not None and refine.ndim == 2:
+            found[f"{name}.refine.weight"] = refine.unsqueeze(2)
+        if embedding is not None and embedding.ndim == 3:
+            found[f"{name}.embedding"] = embedding.transpose(1, 2)
     return found
 
 

@@ -67,6 +67,16 @@ def test_nobody_loads_the_wrong_int8_file(backend: str, wanted: str, file: str) 
     assert choose_precision(backend, wanted, FILES) == file
 
 
+def test_auto_is_what_the_model_says() -> None:
+    told = {"onnxruntime": "fp32"}
+    assert choose_precision("onnxruntime", "auto", FILES, told) == "fp32"
+    assert choose_precision("openvino", "auto", FILES, told) == "int8-cpu"
+    assert choose_precision("onnxruntime", "int8", FILES, told) == "int8-cpu"  # what is asked for comes first
+    assert (
+        choose_precision("onnxruntime", "auto", ["stage1.fp32.onnx"], {"onnxruntime": "int8-cpu"}) == "fp32"
+    )
+
+
 def test_a_model_in_float_alone_runs_in_float() -> None:
     for backend in ("onnxruntime", "openvino", "tensorrt"):
         assert choose_precision(backend, "auto", ["stage1.fp32.onnx"]) == "fp32"

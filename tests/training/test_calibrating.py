@@ -23,7 +23,15 @@ from edge_kp.training import calibrating
 from edge_kp.training.calibration import search
 from edge_kp.training.calibration.report import page as text_of
 from edge_kp.training.datasets import Dataset, load_dataset
-from edge_kp.training.quantise import METHODS, STYLES, TYPED, fp32_files, layer_names, write_precisions
+from edge_kp.training.quantise import (
+    METHODS,
+    STYLES,
+    TYPED,
+    fp32_files,
+    layer_names,
+    read_auto,
+    write_precisions,
+)
 
 DATA = ("--data", "synthetic:40,seed=5")
 NETWORKS = ("locator", "stage1", "stage2")
@@ -62,9 +70,26 @@ def test_the_model_folder_is_complete(tiny_model: Path, done: tuple[Path, Path])
     for name in new:
         said = {p.key: p.value for p in onnx.load(model / name).metadata_props}
         assert name == f"{said['edge_kp.network']}.{said['edge_kp.precision']}.onnx"
-    assert {**spec.to_json(), "files": {}, "card": {}} == {**before.to_json(), "files": {}, "card": {}}
+    other = {"files": {}, "card": {}, "auto": {}}
+    assert {**spec.to_json(), **other} == {**before.to_json(), **other}
     with Detector(model) as detector:
         assert detector.spec.name == "tiny"
+
+
+def test_auto_takes_what_was_faster(done: tuple[Path, Path], tmp_path: Path) -> None:
+    model, folder = done
+    seconds = json.loads((folder / "report.json").read_text())["onnxruntime_seconds"]
+    faster = min(seconds, key=seconds.__getitem__)
+    assert set(seconds) == {"fp32", "int8-cpu"}
+    assert read_model(model).auto == {"onnxruntime": faster}
+    assert read_auto(folder / "ranges.json") == {"onnxruntime": faster}
+    assert f"`auto` takes `{faster}` there" in (folder / "README.md").read_text()
+    copy = Path(shutil.copytree(model, tmp_path / "tiny"))
+    told = json.loads((copy / "model.json").read_text())
+    for precision in ("fp32", "int8-cpu"):
+        (copy / "model.json").write_text(json.dumps({**told, "auto": {"onnxruntime": precision}}))
+        with Detector(copy, backend="onnxruntime") as detector:
+            assert detector.precision == precision
 
 
 def test_the_cascade_is_glued_as_in_fp32(done: tuple[Path, Path]) -> None:

@@ -193,6 +193,10 @@ def test_a_graph_that_tensorrt_takes(tiny_model: Path, stage: str) -> None:
     # The picture is turned by GridSample; features are gathered.
     assert sum(n.op_type == "GridSample" for n in graph.node) == (stage == "stage1")
     assert sum(n.op_type == "GatherND" for n in graph.node) == {"stage1": 1, "stage2": 2}[stage]
+    # Rows become columns where the image comes in, the map is flattened, and the picture is turned; not in a
+    # reading. Nor is blending taken apart into cases.
+    assert sum(n.op_type == "Transpose" for n in graph.node) == {"stage1": 4, "stage2": 2}[stage]
+    assert "Where" not in kinds
 
 
 # ---- the bank inside ---------------------------------------------------------------------------------------
@@ -433,7 +437,9 @@ def test_a_precision_that_was_not_exported_is_refused(copy: Path) -> None:
         Detector(copy, backend="onnxruntime", precision="int8")
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "list", "no sizes", "format", "nan", "two points"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "list", "no sizes", "format", "nan", "two points", "auto"]
+)
 def test_a_damaged_description_is_refused(copy: Path, damage: str) -> None:
     path = copy / "model.json"
     text = path.read_text()
@@ -446,6 +452,8 @@ def test_a_damaged_description_is_refused(copy: Path, damage: str) -> None:
         data["mean_shape"][0][0] = float("nan")
     elif damage == "two points":
         data["mean_shape"] = data["mean_shape"][:2]
+    elif damage == "auto":
+        data["auto"] = {"onnxruntime": "fp99"}
     whole = json.dumps(data)
     path.write_text({"cut": text[: len(text) // 2], "empty": "", "list": "[]"}.get(damage, whole))
     with pytest.raises(ModelError, match=r"model\.json: not a usable model description .*; export the model"):

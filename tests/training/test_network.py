@@ -203,22 +203,23 @@ def plain_reading(row: int, hidden: int = 64) -> Reading:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 8]), st.booleans())
-def test_points_are_read_around_where_they_are(seed: int, row: int, gather: bool) -> None:
+def test_points_are_read_around_where_they_are(seed: int, row: int, exported: bool) -> None:
     """Channel c and cell j of the 3 x 3 neighbourhood stand in row 9 c + j; points may leave the crop."""
     rng = np.random.default_rng(seed)
-    reading, cells = plain_reading(row), SIZE // 4
+    plain, cells = plain_reading(row), SIZE // 4
+    reading = plain.settled() if exported else plain
     local = rng.uniform(0, 1, (2, 8, cells, cells)).astype(np.float32)
     at = rng.uniform(-0.2, 1.2, (2, N, 2)).astype(np.float32)
     with torch.no_grad():
-        found, _ = reading(torch.from_numpy(local), torch.zeros(2, 64), torch.from_numpy(at), gather)
+        found, _ = reading(torch.from_numpy(local), torch.zeros(2, 64), torch.from_numpy(at))
     # The last layer adds its input to what it makes of it, which is nothing here.
     hidden = found.numpy()
     for b in range(2):
         for point in range(N):
             x, y = at[b, point].astype(float) * cells - 0.5
             near = np.stack([bilinear(local[b], x + dx, y + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)], 1)
-            expected = near.reshape(-1)[row : row + hidden.shape[1]]
-            np.testing.assert_allclose(hidden[b, :, point], expected, atol=1e-4)
+            expected = near.reshape(-1)[row : row + hidden.shape[2]]
+            np.testing.assert_allclose(hidden[b, point], expected, atol=1e-4)
 
 
 def test_a_ramp_of_coordinates_reads_as_the_keypoints_themselves() -> None:
@@ -228,8 +229,8 @@ def test_a_ramp_of_coordinates_reads_as_the_keypoints_themselves() -> None:
     local[0, 0], local[0, 1] = centre[None, :], centre[:, None]
     at = torch.rand(1, N, 2, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.25
     with torch.no_grad():
-        hidden, step = reading(local, torch.zeros(1, 64), at, False)
-    np.testing.assert_allclose(hidden[0, [4, 13]].T, at[0], atol=1e-6)  # cell 4 of 9 is the middle one
+        hidden, step = reading(local, torch.zeros(1, 64), at)
+    np.testing.assert_allclose(hidden[0][:, [4, 13]], at[0], atol=1e-6)  # cell 4 of 9 is the middle one
     assert not step.any()
 
 
@@ -239,15 +240,15 @@ def test_every_point_has_weights_of_its_own() -> None:
     local, at = torch.full((1, 8, 8, 8), 0.5), torch.full((1, N, 2), 0.5)
     point = 2
     with torch.no_grad():
-        same, _ = reading(local, torch.zeros(1, 3), at, False)
+        same, _ = reading(local, torch.zeros(1, 3), at)
         reading.own.weight[3 * point + 1, 0] = 2  # the point's second feature takes its first
         reading.step.weight[2 * point, 1] = 1  # and moves it to the right
-        hidden, step = reading(local, torch.zeros(1, 3), at, False)
+        hidden, step = reading(local, torch.zeros(1, 3), at)
     difference = hidden - same
-    assert float(difference[0, 1, point]) == pytest.approx(2 * 0.5)
-    difference[0, 1, point] = 0
+    assert float(difference[0, point, 1]) == pytest.approx(2 * 0.5)
+    difference[0, point, 1] = 0
     assert not difference.any()
-    assert float(step[0, point, 0]) == pytest.approx(0.1 * float(hidden[0, 1, point]))
+    assert float(step[0, point, 0]) == pytest.approx(0.1 * float(hidden[0, point, 1]))
     assert int((step != 0).sum()) == 1
 
 
@@ -279,7 +280,23 @@ def test_gathered_cells_equal_grid_sampling(seed: int, batch: int, side: int) ->
     down, right = torch.meshgrid(reach, reach, indexing="ij")
     where = points.unsqueeze(2) + torch.stack([right, down], -1).view(1, 1, -1, 2) / 8
     expected = F.grid_sample(features, 2 * where - 1, align_corners=False, padding_mode="border")
-    torch.testing.assert_close(gather_cells(features, points, side), expected, atol=1e-5, rtol=1e-4)
+    seen = gather_cells(features, points, side).flatten(2, 3).permute(0, 3, 1, 2)
+    torch.testing.assert_close(seen, expected, atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3))
+def test_a_reading_is_exported_as_it_is(seed: int, batch: int) -> None:
+    torch.manual_seed(seed)
+    reading = Reading(8, 4 / SIZE, N, 16, 4)
+    torch.nn.init.normal_(reading.step.weight, std=0.1)
+    local, context = torch.randn(batch, 8, SIZE // 4, SIZE // 4), torch.randn(batch, 16)
+    at = torch.rand(batch, N, 2) * 1.4 - 0.2
+    with torch.no_grad():
+        for seen, expected in zip(
+            reading.settled()(local, context, at), reading(local, context, at), strict=True
+        ):
+            torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-3)
 
 
 def test_gradients_reach_every_parameter() -> None:
@@ -298,7 +315,7 @@ def test_where_to_look_is_no_path_for_gradients() -> None:
     reading = plain_reading(0)
     at = torch.full((1, N, 2), 0.4, requires_grad=True)
     local = torch.rand(1, 8, 8, 8, requires_grad=True)
-    reading(local, torch.rand(1, 64), at, False)[0].sum().backward()
+    reading(local, torch.rand(1, 64), at)[0].sum().backward()
     assert local.grad is not None
     assert local.grad.any()
     assert at.grad is None

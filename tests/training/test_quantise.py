@@ -41,7 +41,19 @@ from edge_kp.types import Array
 
 NETWORKS = ("locator", "stage1", "stage2")
 # What keypoints, scores and places to read at are made with.
-EXACT = ("MatMul", "Softmax", "Sigmoid", "Tanh", "Exp", "Sin", "Cos", "Floor", "Clip", "GridSample", "Less")
+EXACT = (
+    "MatMul",
+    "Softmax",
+    "Sigmoid",
+    "Tanh",
+    "Exp",
+    "Sin",
+    "Cos",
+    "Floor",
+    "Clip",
+    "GridSample",
+    "ReduceSum",
+)
 TRUNK = [
     "stem.0.0",
     *(f"{part}.{layer}.0" for part in ("quarter",) for layer in ("0", "2.first", "2.second")),
