@@ -189,7 +189,7 @@ def peers(results: Results) -> Table:
 
 
 def photo_peers(results: Results) -> Table:
-    """Error and time of every system on the same photos; of several files with the file's name."""
+    """Error and time of every system on the same photos; of several files with the data's name."""
     found = results.matching(f"{PHOTO_PEERS}*.json")
     if not found:
         raise MissingFigure(
@@ -198,7 +198,7 @@ def photo_peers(results: Results) -> Table:
     rows = []
     for result in found:
         photos = f"{result.at('photos')} photos"
-        of = f"{result.name.removeprefix('peers-')}, {photos}: " if len(found) > 1 else ""
+        of = f"{', '.join(result.at('data'))}, {photos}: " if len(found) > 1 else ""
         for name, system in result.at("systems").items():
             errors = [system[markup] or {} for markup in ("unfitted", "fitted")]
             clocks = [system["time"][clock] or {} for clock in ("ms", "network_ms")]

@@ -95,7 +95,7 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
             "python -m benchmarks.peers",
             of("peers"),
         ),
-        Part("Networks alone", "networks.json", "", "python -m benchmarks.networks", whole),
+        Part("Networks alone", "networks*.json", "", "python -m benchmarks.networks", whole),
     ),
     "Robustness": (
         Part(

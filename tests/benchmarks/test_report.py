@@ -365,21 +365,21 @@ def test_systems_on_the_same_photos_stand_side_by_side(tmp_path: Path) -> None:
         "edge_kp": {"unfitted": error, "fitted": error, "time": {"ms": clock, "network_ms": clock}},
         "other": {"unfitted": None, "fitted": error, "time": {"ms": clock, "network_ms": None}},
     }
-    put(tmp_path, "peers-photos", photos=108, systems=systems)
+    put(tmp_path, "peers-photos", data=["helen_val"], photos=108, systems=systems)
     found = table("photo_peers", read_results(tmp_path))
     assert found.columns[0] == "108 photos"
     assert list(found.rows[0]) == ["edge_kp", "3.33", "0.50", "3.33", "0.50", "1.25", "1.00", "1.25", "1.00"]
     assert list(found.rows[1]) == ["other", "–", "–", "3.33", "0.50", "1.25", "1.00", "–", "–"]
     assert OTHERWISE not in page(read_results(tmp_path))
-    put(tmp_path, "peers-photos-afw", photos=45, systems=systems)
+    put(tmp_path, "peers-photos-afw", data=["afw", "more"], photos=45, systems=systems)
     both = read_results(tmp_path)
     found = table("photo_peers", both)
     assert found.columns[0] == "photos"
     assert [row[0] for row in found.rows] == [
-        "photos, 108 photos: edge_kp",
-        "photos, 108 photos: other",
-        "photos-afw, 45 photos: edge_kp",
-        "photos-afw, 45 photos: other",
+        "helen_val, 108 photos: edge_kp",
+        "helen_val, 108 photos: other",
+        "afw, more, 45 photos: edge_kp",
+        "afw, more, 45 photos: other",
     ]
     with pytest.raises(DataError, match=r"peers-\*\.json: no such results file"):
         table("peers", both)
