@@ -20,7 +20,7 @@ from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_b
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
 from edge_kp.training.augment import Augmentation
-from edge_kp.training.centring import centre
+from edge_kp.training.centring import centre, telling
 from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
@@ -155,7 +155,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         # By the labels that are trusted to the end, so that those of a program do not count.
         trusted = [region for region, s in zip(regions, train.samples, strict=True) if s.until >= 1]
         if trusted:
-            way = centre(stage2, CropDataset(trusted, view2, *labels, recipe.seed), loop(1), place)
+            by = telling(held_regions, trusted)
+            way = centre(stage2, CropDataset(by, view2, *labels, recipe.seed), loop(1), place)
             if any(way):
                 path = out / "stage2" / "best.pt"
                 save_checkpoint(path, {**load_checkpoint(path), "net": stage2.state_dict()})

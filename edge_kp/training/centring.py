@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import numpy as np
 import torch
 
@@ -10,7 +13,19 @@ from edge_kp.training.loop import LoopConfig, Place, batch_loader
 from edge_kp.training.network import StageNet, normalise
 from edge_kp.training.reading import STEP
 
+T = TypeVar("T")
 NEGLIGIBLE = 1e-5  # sides of the crop
+ENOUGH = 50  # held-back samples: their mean way is then surer than that of photos that are known by heart
+
+
+def telling(held: Sequence[T], trained: Sequence[T]) -> Sequence[T]:
+    """The samples by which a stage is centred.
+
+    A network that has been trained for long knows its photos by heart, mirrored and not: of the 0.32 % of the
+    crop that labels of faces lay to one side, it saw 0.24 % on them. Held-back samples show all of it, where
+    they are more than a few.
+    """
+    return held if len(held) >= ENOUGH else trained
 
 
 @torch.no_grad()

@@ -62,23 +62,6 @@ def straighten(net: nn.Module, progress: float) -> None:
             module.left.fill_(max(0.0, 1 - progress / _STRAIGHT))
 
 
-class Widen(nn.Module):
-    """Appends channels of zeros."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.inputs, self.outputs = inputs, outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, 0, 0, self.outputs - self.inputs))
-
-    def settled(self) -> nn.Module:
-        """The same as a convolution: runtimes keep channels in blocks for these, and leave them for a Pad."""
-        same = nn.Conv2d(self.inputs, self.outputs, 1, bias=False)
-        same.weight.data = torch.eye(self.outputs, self.inputs)[..., None, None]
-        return same
-
-
 class _Block(nn.Module):
     """Depthwise 3×3, then 1×1, around a shortcut, whose missing channels are zero."""
 
@@ -90,14 +73,15 @@ class _Block(nn.Module):
             self.depthwise = nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs)
         self.pointwise = nn.Conv2d(inputs, outputs, 1)
         self.bent = Bent(outputs)
-        self.halve = halve
-        self.widen = Widen(inputs, outputs) if outputs > inputs else nn.Identity()
+        self.halve, self.missing = halve, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(self.depthwise(x))
         if self.halve:
             x = F.max_pool2d(x, 2, ceil_mode=x.shape[-1] % 2 == 1)
-        return self.bent(self.widen(x) + y)
+        if self.missing:
+            x = F.pad(x, (0, 0, 0, 0, 0, self.missing))
+        return self.bent(x + y)
 
 
 class FaceMeshTrunk(nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edge_kp.errors import ModelError
-from edge_kp.training.facemesh import Bent, Widen
+from edge_kp.training.facemesh import Bent
 from edge_kp.training.network import Contract
 from edge_kp.training.reading import Reading
 
@@ -35,7 +35,7 @@ def settled(net: Net) -> Net:
     net = copy.deepcopy(net).eval()
     for module in list(net.modules()):
         for name, child in module.named_children():
-            if isinstance(child, (Bent, Reading, Widen)):
+            if isinstance(child, (Bent, Reading)):
                 setattr(module, name, child.settled())
         if not isinstance(module, nn.Sequential):
             continue

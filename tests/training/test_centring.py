@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from edge_kp.training.centring import centre
+from edge_kp.training.centring import ENOUGH, centre, telling
 from edge_kp.training.loop import LoopConfig, Place
 from edge_kp.training.network import NetworkConfig, StageNet, normalise
 
@@ -47,3 +47,9 @@ def test_points_move_by_what_the_labels_are_off_on_average() -> None:
     assert torch.equal(after.prior_keypoints, before.prior_keypoints)
     again = centre(net, crops, LoopConfig(1, batch=1, workers=0), Place(torch.device("cpu")))  # type: ignore[arg-type]
     np.testing.assert_allclose(again, (0, 0), atol=1e-6)
+
+
+def test_held_back_samples_tell_more_where_they_are_enough() -> None:
+    known, held = ["known"] * 900, ["held"] * ENOUGH
+    assert telling(held, known) is held
+    assert telling(held[1:], known) is known
