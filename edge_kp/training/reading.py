@@ -118,12 +118,8 @@ class SettledReading(nn.Module):
     def __init__(self, reading: Reading) -> None:
         super().__init__()
         self.points, self.hidden = reading.points, reading.hidden
-        self.context, self.own, self.others, self.step = (
-            reading.context,
-            reading.own,
-            reading.others,
-            reading.step,
-        )
+        self.context, self.own = reading.context, reading.own
+        self.others, self.step = reading.others, reading.step
         self.read = _linear(settled_read(reading.read.weight.data, Reading.SIDE), reading.read.bias)
         self.refine = _linear(reading.refine.weight.data.squeeze(2), reading.refine.bias)
         self.embedding = nn.Parameter(reading.embedding.data.transpose(1, 2).contiguous())
@@ -145,6 +141,11 @@ class SettledReading(nn.Module):
 def settled_read(weight: Tensor, side: int) -> Tensor:
     """(hidden, C · side², 1) weights of a reading, cells last → (hidden, side² · C), cells first."""
     return weight.view(len(weight), -1, side**2).transpose(1, 2).reshape(len(weight), -1)
+
+
+def unsettled_read(weight: Tensor, side: int) -> Tensor:
+    """Inverse of :func:`settled_read`."""
+    return weight.view(len(weight), side**2, -1).transpose(1, 2).reshape(len(weight), -1, 1)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -95,7 +95,7 @@ def gather_cells(features: Tensor, points: Tensor, side: int) -> Tensor:
     reach = torch.arange(side + 1, device=features.device) - side // 2
     down, right = torch.meshgrid(reach, reach, indexing="ij")
     place = corner[:, :, None, None] + torch.stack([right, down], -1)
-    # Whole numbers, and small enough for float32; as float, so that no product is rounded to TF32.
+    # Whole numbers, exact in float32; product and sum, since a GPU may round a matrix product to TF32.
     cell = (place.clamp(0, size - 1) * place.new_tensor([1, size])).sum(-1, keepdim=True).to(torch.int64)
     # Channels last first, as CPUs keep the maps: flattening before that would turn them round twice.
     seen = gather_rows(features.permute(0, 2, 3, 1).flatten(1, 2), cell)

@@ -14,6 +14,7 @@ from edge_kp.errors import ModelError
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.training.network import StageNet, normalise
 from edge_kp.training.onnx_graph import with_own_weights
+from edge_kp.training.reading import unsettled_read
 
 IMAGES, BATCH = 512, 32  # training crops that batch norms are measured on
 SMALLEST_VARIANCE = 1e-6
@@ -204,8 +205,7 @@ def _readings(net: StageNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         read, refine = weights.get(f"{name}.read.weight"), weights.get(f"{name}.refine.weight")
         embedding = weights.get(f"{name}.embedding")
         if read is not None and read.ndim == 2 and read.numel() == reading.read.weight.numel():
-            cells = read.view(len(read), reading.SIDE**2, -1)
-            found[f"{name}.read.weight"] = cells.transpose(1, 2).reshape(reading.read.weight.shape)
+            found[f"{name}.read.weight"] = unsettled_read(read, reading.SIDE)
         if refine is not None and refine.ndim == 2:
             found[f"{name}.refine.weight"] = refine.unsqueeze(2)
         if embedding is not None and embedding.ndim == 3:
