@@ -48,10 +48,11 @@ class Bent(nn.Module):
 
     def settled(self) -> nn.Module:
         """The same without what only training needs."""
-        if not self.left:
+        shares = (self.share * self.left).data
+        if not shares.any():
             return nn.ReLU()
-        prelu = nn.PReLU(len(self.share))
-        prelu.weight.data = (self.share * self.left).data
+        prelu = nn.PReLU(len(shares))
+        prelu.weight.data = shares
         return prelu
 
 

@@ -148,6 +148,7 @@ def test_a_share_kept_leaves_rectifiers() -> None:
         images = torch.from_numpy(file["stage1/image"])
     for stage in (net, start):
         start_stage(stage, "face68-nano", 1, [images])
+    assert not any(isinstance(module, torch.nn.PReLU) for module in settled(start).modules())
     straighten(net, 1.0)
     keep_share(net, start, 0.5)
     assert not any(isinstance(module, torch.nn.PReLU) for module in settled(net).modules())
