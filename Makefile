@@ -13,7 +13,7 @@ run: .venv/run-ready
 	$(BIN)/python -m edge_kp.run --source $(SOURCE) $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .
