@@ -112,6 +112,13 @@ def make_parser() -> argparse.ArgumentParser:
         " for few pictures, e.g. 0 32",
     )
     model(
+        "--fusions",
+        nargs=2,
+        metavar=("F1", "F2"),
+        help="what makes the maps of all scales one: plain, a 3x3 convolution (default), or separable, a"
+        " seventh of its arithmetic; with --from it may be separable where the model's is plain",
+    )
+    model(
         "--scale",
         type=number(0.6, 10),
         help="first crop in sides of the box (default 1.6; 1.1 for --box image)",
@@ -181,7 +188,7 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ModelError: both, and they differ.
     """
-    pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches")
+    pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches", "fusions")
     given = {name: tuple(getattr(args, name)) for name in pairs if getattr(args, name)}
     given |= {name: getattr(args, name) for name in ("k", "templates", "scale") if getattr(args, name)}
     if not args.start:
@@ -193,12 +200,15 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     if args.stage1:
         raise ModelError("--from, --stage1: each brings a stage 1; give one of the two")
     settings = model_settings(args.start)
+    fusions = given.pop("fusions", settings["fusions"])
+    if any(theirs not in ("plain", ours) for theirs, ours in zip(settings["fusions"], fusions, strict=True)):
+        raise ModelError("--from, --fusions: the model's are separable already; leave --fusions out")
     for name, value in given.items():
         if settings.get(name) != value:
             raise ModelError(f"--from, --{name}: the model brings its own; leave --{name} out")
     if settings["box_rule"] != args.box:
         raise ModelError(f"--from {args.start}: was trained with --box {settings['box_rule']}; say so too")
-    return settings
+    return settings | {"fusions": fusions}
 
 
 def _run(args: argparse.Namespace) -> None:

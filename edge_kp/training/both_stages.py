@@ -229,7 +229,7 @@ def _take_stage1(recipe: Recipe, out: Path, place: Place) -> None:
     """
     run = Path(recipe.stage1)
     other = Recipe.read(run / "run.json")
-    pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches")
+    pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches", "fusions")
     for name in (*pairs, "scale", "box_rule"):
         theirs, ours = getattr(other, name), getattr(recipe, name)
         if name in pairs:

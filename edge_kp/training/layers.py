@@ -12,6 +12,16 @@ def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.S
     )
 
 
+def separable(channels: int) -> nn.Sequential:
+    """A 3×3 convolution as one in space and one across channels (Howard et al. 2017, MobileNets)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+
+
 class Residual(nn.Module):
     """Two plain 3×3 convolutions around a shortcut (He et al. 2016, basic block)."""
 

@@ -39,7 +39,7 @@ class Recipe:
         teacher: a finished run whose stage 2 teaches this one's.
         k: templates in the bank.
         box_rule: what a box is: tight around the keypoints, or the whole image.
-        sizes, widths, readings, hidden, trunks, searches, epochs: of stage 1 and stage 2.
+        sizes, widths, readings, hidden, trunks, searches, fusions, epochs: of stage 1 and stage 2.
         locator_size, locator_width, locator_epochs: of the locator.
         locator_pictures: it is shown at least so many pictures an epoch.
         scale: side of the stage-1 crop in sides of the box.
@@ -61,6 +61,7 @@ class Recipe:
     hidden: tuple[int, int] = (32, 64)
     trunks: tuple[str, str] = ("plain", "plain")
     searches: tuple[int, int] = (0, 0)
+    fusions: tuple[str, str] = ("plain", "plain")
     epochs: tuple[int, int] = (40, 60)
     locator_size: int = 320
     locator_width: int = 32
@@ -133,6 +134,7 @@ def network_config(recipe: Recipe, stage: int, attributes: tuple[str, ...], taug
         taught,
         "residual" not in recipe.without,
         recipe.searches[stage],
+        recipe.fusions[stage],
     )
 
 

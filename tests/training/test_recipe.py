@@ -242,6 +242,7 @@ def test_parts_of_the_method_can_be_left_out(tmp_path: Path) -> None:
         (["--stage1", "{run}/nothing"], "not a training run"),
         (["--teacher", "{run}/nothing"], "not a training run"),
         (["--trunks", "plain", "huge"], "trunk: expected one of plain, lite0"),
+        (["--fusions", "plain", "huge"], "fusion: expected one of plain, separable, got 'huge'"),
     ],
 )
 def test_runs_that_cannot_help_are_refused(

@@ -39,6 +39,7 @@ def fresh(model: str, stage: int, attributes: tuple[str, ...]) -> StageNet:
         hidden=s["hidden"][i],
         trunk=s["trunks"][i],
         search=s["searches"][i],
+        fusion=s["fusions"][i],
     )
     torch.manual_seed(7)
     return StageNet(config, TemplateBank.load(s["templates"]).templates)
@@ -69,6 +70,24 @@ def test_a_started_network_gives_what_the_model_gives(name: str, stage: int, tin
     for found, other, wanted in zip(outputs(net, images), before, expected, strict=True):
         np.testing.assert_allclose(found.numpy(), wanted, atol=2e-5)
         assert not np.allclose(other.numpy(), wanted, atol=1e-3)
+
+
+def test_a_separable_fusion_does_much_what_the_plain_one_did(tiny_model: Path) -> None:
+    attributes = read_model(tiny_model).attributes
+    with np.load(tiny_model / "references.npz") as file:
+        images, wanted = torch.from_numpy(file["stage1/image"]), file["stage1/keypoints"]
+    plain = fresh(str(tiny_model), 1, attributes)
+    net = StageNet(replace(plain.config, fusion="separable"), plain.bank.view(len(plain.bank), -1, 2).numpy())
+    for stage in (plain, net):
+        start_stage(stage, str(tiny_model), 1, [images])
+    maps = []
+    for stage in (plain, net):
+        with torch.no_grad():
+            maps.append(stage.eval()(normalise(images)).features)
+    change = float((maps[1] - maps[0]).var() / maps[0].var())
+    assert 0 < change < 0.5
+    steps = wanted - outputs(plain, images)[1].numpy()
+    assert np.abs(outputs(net, images)[0].numpy() - wanted).mean() < 0.5 * np.abs(steps).mean()
 
 
 def test_batch_norms_of_a_started_network_know_their_images(tiny_model: Path) -> None:
@@ -193,6 +212,7 @@ def test_a_run_from_a_model_is_another_run(
 ) -> None:
     out = tmp_path / "run"
     shape = ["--sizes", "48", "48", "--widths", "8", "8", "--searches", "0", "8"]
+    shape += ["--fusions", "plain", "separable"]
     bank = ["--templates", str(tiny_model / "templates.npz")]
     assert main([*TRAIN, *shape, *bank, "--out", str(out)]) == 0
     weights = load_checkpoint(out / "stage1" / "best.pt")["net"]
@@ -212,6 +232,7 @@ def test_a_run_from_a_model_is_another_run(
         (["--scale", "2"], "--from, --scale: the model brings its own"),
         (["--stage1", "run"], "--from, --stage1: each brings a stage 1; give one of the two"),
         (["--box", "image"], "was trained with --box keypoints; say so too"),
+        (["--fusions", "plain", "plain"], "--from, --fusions: the model's are separable already"),
     ],
 )
 def test_settings_that_the_model_decides_are_not_given(
@@ -225,6 +246,16 @@ def test_settings_that_the_model_decides_are_not_given(
 def test_the_same_setting_twice_is_no_conflict(tiny_model: Path, tmp_path: Path) -> None:
     same = ["--sizes", "48", "48", "--widths", "8", "8"]
     assert main([*TRAIN, "--from", str(tiny_model), *same, "--out", str(tmp_path / "run")]) == 0
+
+
+def test_a_run_takes_on_separable_fusions(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    lighter = ["--fusions", "separable", "separable"]
+    assert main([*TRAIN, "--from", str(tiny_model), *lighter, "--out", str(out)]) == 0
+    recipe, _, *stages = load_run(out)
+    assert recipe.fusions == ("separable", "separable")
+    assert [stage.config.fusion for stage in stages] == ["separable", "separable"]
+    assert len(stages[0].local[0]) == 4
 
 
 def test_another_object_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
