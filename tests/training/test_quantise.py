@@ -69,8 +69,9 @@ TRUNK = [
     "lateral_eighth.0",
     "local.0.0",
 ]
-SEARCH = ["search.maps.0.0"]  # what makes the features, not what makes the maps of them
-CORRECTION = [*(f"correction.features.{i}.0" for i in (1, 3, 5, 7)), "correction.hidden"]
+# What makes the features of the search, not the maps of them; and the second half of a separable fusion.
+STAGE2 = ["search.maps.0.0", "local.0.2"]
+STAGE1 = [*(f"correction.features.{i}.0" for i in (1, 3, 5, 7)), "correction.hidden"]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ class Graph:
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize(("stage", "own"), [("stage1", CORRECTION), ("stage2", SEARCH)])
+@pytest.mark.parametrize(("stage", "own"), [("stage1", STAGE1), ("stage2", STAGE2)])
 def test_the_layers_of_the_trunk_are_quantised_and_no_head(
     tiny_model: Path, stage: str, own: list[str], style: str
 ) -> None:
@@ -313,7 +314,8 @@ def test_int8_is_as_tensorrt_wants_it(tiny_model: Path, typed: Path, network: st
         assert scale.shape == (graph_weights(graph, node).shape[0],), "one scale for each channel"
         assert graph.made_by(graph.maker[node.input[1]].input[0]) == "QuantizeLinear"
         assert node.input[2] in graph.constants, "the bias is a number"
-        assert "QuantizeLinear" not in {user.op_type for user in graph.takers(node.output[0])}
+        for user in graph.takers(node.output[0]):
+            assert user.op_type != "QuantizeLinear" or taken_by(graph, user) == {"Conv"}, "before a ReLU"
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -326,6 +328,12 @@ def test_int8_shortcuts_carry_8_bits(typed: Path, network: str) -> None:
             assert "DequantizeLinear" in {graph.made_by(name) for name in node.input}, node.name
             seen += 1
     assert seen == (5 if network == "locator" else 6)
+
+
+def taken_by(graph: Graph, quantize: onnx.NodeProto) -> set[str]:
+    """Kinds of nodes that take what a Q/DQ pair gives."""
+    (dequantize,) = graph.takers(quantize.output[0])
+    return {user.op_type for user in graph.takers(dequantize.output[0])}
 
 
 def layer(graph: Graph, node: onnx.NodeProto) -> str:

@@ -27,7 +27,7 @@ from edge_kp.training.recipe import Recipe, load_run, model_spec
 from edge_kp.training.split import training_samples
 
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
-TINY += ["--searches", "0", "8"]
+TINY += ["--searches", "0", "8", "--fusions", "plain", "separable"]
 TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2", "--locator-pictures", "1"]
 
 
