@@ -135,7 +135,8 @@ ENGINE = Kind(
 
 def _ranges(folder: Path) -> tuple[bytes, dict[str, Path]]:
     """The shipped ranges, said to be of the shipped FP32 files."""
-    from edge_kp.training.quantise import fp32_files, graph_digest
+    from edge_kp.training.quantise import fp32_files
+    from edge_kp.training.ranges import graph_digest
 
     sources = fp32_files(MODEL)
     content = json.loads(SHIPPED_RANGES.read_text())

@@ -40,15 +40,8 @@ from edge_kp.training.calibration.selection import Choice, choose, manifest, pix
 from edge_kp.training.calibration.timing import seconds
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
 from edge_kp.training.exporting import hold, write_cascades
-from edge_kp.training.quantise import (
-    RANGES_FORMAT,
-    STYLES,
-    TYPED,
-    fp32_files,
-    graph_digest,
-    layer_names,
-    write_precisions,
-)
+from edge_kp.training.quantise import TYPED, fp32_files, layer_names, write_precisions
+from edge_kp.training.ranges import RANGES_FORMAT, STYLES, graph_digest
 
 MOST_HELD = 150  # samples to judge by that --data leaves over
 

@@ -27,7 +27,8 @@ from edge_kp.training.lending import lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
-from edge_kp.training.quantise import read_auto, write_precisions
+from edge_kp.training.quantise import write_precisions
+from edge_kp.training.ranges import read_auto
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
 from edge_kp.training.references import make_references
 from edge_kp.training.torch_backend import TorchBackend

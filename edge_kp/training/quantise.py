@@ -7,79 +7,38 @@ unsigned activations and quantised results; the rest in float32. :mod:`edge_kp.t
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
-import math
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorsData, create_calibrator
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxscript import ir
 from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 
 from edge_kp.errors import ModelError
-from edge_kp.files import parse_json, replacing
+from edge_kp.files import replacing
 from edge_kp.modeldir import NETWORKS, PRECISIONS
+from edge_kp.training.ranges import STYLES, Ranges, read_ranges
 from edge_kp.training.trunk import (
     FOLLOWERS,
-    LAYERS,
     follows,
     half_nodes,
     is_constant,
     layer_name,
+    load_graph,
     trunk_layers,
     trunk_nodes,
 )
-from edge_kp.types import Array
 
-Ranges = Mapping[str, tuple[float, float]]  # tensor → lowest and highest value
 TYPED = PRECISIONS[1:]
-STYLES = ("int8", "int8-cpu")
-# With the library's own settings. More bins for the entropy let it cut off too much: four times the error.
-METHODS: Mapping[str, CalibrationMethod] = {
-    "minmax": CalibrationMethod.MinMax,
-    "entropy": CalibrationMethod.Entropy,
-    "percentile": CalibrationMethod.Percentile,
-}
-CHUNK = 8  # images whose intermediate results are held at a time
-RANGES_FORMAT = 1
 INT8_OPSET = 19  # the first whose Q/DQ take float16
 # A scale below the smallest normal float16 would lose its digits or become 0.
 SMALLEST_SCALE = 2.0**-14
 _SINGLE, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-
-
-def measure_ranges(source: Path, images: Array, method: str) -> Ranges:
-    """Range of every result in the trunk over some images, as one of :data:`METHODS` sees it.
-
-    Args:
-        source: the FP32 file.
-        images: uint8 (M, S, S, 3) BGR, as the network meets them.
-    """
-    wanted = {
-        value.name
-        for node in trunk_nodes(_load(source).graph)
-        for value in (*node.inputs, *node.outputs)
-        if value is not None
-    }
-    # The calibrators tell their progress by print, and not one that anybody could follow.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        calibrator = create_calibrator(
-            source, [*LAYERS, *FOLLOWERS], str(Path(folder, "all.onnx")), METHODS[method]
-        )
-        for first in range(0, len(images), CHUNK):
-            calibrator.collect_data(_Chunk(images[first : first + CHUNK]))
-        found = calibrator.compute_data()
-    ends = {name: found[name].range_value for name in sorted(found) if name in wanted}
-    # Six digits are plenty, and what is written down is what is used.
-    return {n: (float(f"{low.item():.6g}"), float(f"{high.item():.6g}")) for n, (low, high) in ends.items()}
 
 
 def write_precisions(
@@ -124,79 +83,9 @@ def fp32_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def graph_digest(source: Path) -> str:
-    """sha256 of a file's nodes and weights, hex; what its metadata says changes no range."""
-    return hashlib.sha256(onnx.load(source).graph.SerializeToString(deterministic=True)).hexdigest()
-
-
-def read_ranges(path: Path | None, sources: Mapping[str, Path]) -> dict[str, Any]:
-    """Per network ``ranges`` (method → tensor → ends) and ``styles`` (style → method and kept layers).
-
-    Args:
-        sources: network → FP32 file that they must have been measured on.
-
-    Raises:
-        ModelError: the file is missing, damaged, or of other networks.
-    """
-    again = "run python -m edge_kp.calibrate --model FOLDER --data SPEC"
-    if path is None:
-        raise ModelError(f"8-bit files need measured ranges; {again}")
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        if content["format"] != RANGES_FORMAT:
-            raise ValueError(f"format {str(content['format'])[:20]!r}, this version reads {RANGES_FORMAT}")
-        networks: dict[str, Any] = content["networks"]
-        digests = {name: str(networks[name]["graph_sha256"]) for name in sources}
-        for plan in networks.values():
-            for style in STYLES:
-                _check_plan(plan["ranges"], plan["styles"][style])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise ModelError(f"{path}: not usable as ranges ({reason}); {again}") from error
-    for name, source in sources.items():
-        if graph_digest(source) != digests[name]:
-            raise ModelError(f"{path}: measured on another network than {source}; {again}")
-    return networks
-
-
-def read_auto(path: Path) -> dict[str, str]:
-    """What the calibration found about ``auto``: backend → precision.
-
-    Args:
-        path: a file that :func:`read_ranges` reads.
-
-    Raises:
-        ModelError: that part of it is damaged.
-    """
-    told = parse_json(path.read_text(encoding="utf-8")).get("auto", {})
-    if not isinstance(told, dict) or not set(map(str, told.values())) <= set(PRECISIONS):
-        raise ModelError(f"{path}: tells no precisions under 'auto'; calibrate again")
-    return {str(backend): str(precision) for backend, precision in told.items()}
-
-
-def _check_plan(ranges: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
-    """Raises: ValueError: ends that are none, or layers that are no names."""
-    for tensor, (low, high) in ranges[chosen["method"]].items():
-        numbers = {type(low), type(high)} <= {int, float}
-        if not numbers or not -math.inf < float(low) <= float(high) < math.inf:
-            raise ValueError(f"{tensor[:40]!r}: expected two finite ends, the lower one first")
-    if not isinstance(chosen["kept"], list) or not all(isinstance(layer, str) for layer in chosen["kept"]):
-        raise ValueError("kept: expected a list of names of layers")
-
-
-class _Chunk(CalibrationDataReader):
-    """One batch of images."""
-
-    def __init__(self, images: Array) -> None:
-        self.left = [{"image": np.ascontiguousarray(images)}]
-
-    def get_next(self) -> dict[str, Array] | None:
-        return self.left.pop() if self.left else None
-
-
 def layer_names(source: Path, style: str) -> list[str]:
     """The layers of an FP32 file that are 8 bits wide in a style, by the names of their weights."""
-    return [layer_name(node) for node in _style_layers(_load(source).graph, style)]
+    return [layer_name(node) for node in _style_layers(load_graph(source).graph, style)]
 
 
 def _style_layers(graph: ir.Graph, style: str) -> list[ir.Node]:
@@ -207,7 +96,7 @@ def _style_layers(graph: ir.Graph, style: str) -> list[ir.Node]:
 
 def to_fp16(source: Path, target: Path) -> None:
     """Write the float16 form of an FP32 file; what the image and the results are made of does not change."""
-    model = _load(source)
+    model = load_graph(source)
     _halve(model.graph)
     _save(model, target, "fp16", model.metadata_props)
 
@@ -223,7 +112,7 @@ def to_int8(
         layers: which layers are quantised, as :func:`layer_names` names them; None means all. Of none at all
             comes the FP32 graph as it is.
     """
-    plain = _load(source)
+    plain = load_graph(source)
     graph = plain.graph
     nodes = {n: None for n in _style_layers(graph, style) if layers is None or layer_name(n) in layers}
     if not nodes:
@@ -265,10 +154,6 @@ def to_int8(
         model.opset_imports[""] = INT8_OPSET
         _halve(model.graph)
     _save(model, target, style, plain.metadata_props)
-
-
-def _load(path: Path) -> ir.Model:
-    return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(path)))
 
 
 def _save(model: ir.Model, target: Path, precision: str, metadata: Mapping[str, str]) -> None:

@@ -9,7 +9,9 @@ scores or places to read at never is; of that, only what flows from one layer of
 from __future__ import annotations
 
 from collections.abc import Container
+from pathlib import Path
 
+import onnx
 from onnxscript import ir
 
 LAYERS = ("Conv", "Gemm")
@@ -20,6 +22,11 @@ _PASS = (
     *("Sub", "Mul", "Where", "GatherND", "Transpose", "Unsqueeze", "Slice"),
     *("QuantizeLinear", "DequantizeLinear"),
 )
+
+
+def load_graph(path: Path) -> ir.Model:
+    """An ONNX file with the type and shape of every value in it."""
+    return ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(path)))
 
 
 def is_constant(value: ir.Value) -> bool:

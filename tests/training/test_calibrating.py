@@ -23,15 +23,8 @@ from edge_kp.training import calibrating
 from edge_kp.training.calibration import search
 from edge_kp.training.calibration.report import page as text_of
 from edge_kp.training.datasets import Dataset, load_dataset
-from edge_kp.training.quantise import (
-    METHODS,
-    STYLES,
-    TYPED,
-    fp32_files,
-    layer_names,
-    read_auto,
-    write_precisions,
-)
+from edge_kp.training.quantise import TYPED, fp32_files, layer_names, write_precisions
+from edge_kp.training.ranges import METHODS, STYLES, read_auto
 
 DATA = ("--data", "synthetic:40,seed=5")
 NETWORKS = ("locator", "stage1", "stage2")

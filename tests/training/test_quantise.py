@@ -21,21 +21,8 @@ from edge_kp.errors import ModelError
 from edge_kp.geometry import square_crop
 from edge_kp.locator import fit_square
 from edge_kp.modeldir import SHIPPED
-from edge_kp.training import quantise
-from edge_kp.training.quantise import (
-    METHODS,
-    STYLES,
-    TYPED,
-    Ranges,
-    fp32_files,
-    graph_digest,
-    layer_names,
-    measure_ranges,
-    read_ranges,
-    to_fp16,
-    to_int8,
-    write_precisions,
-)
+from edge_kp.training.quantise import TYPED, fp32_files, layer_names, to_fp16, to_int8, write_precisions
+from edge_kp.training.ranges import METHODS, STYLES, Ranges, graph_digest, measure_ranges, read_ranges
 from edge_kp.training.trunk import half_nodes, layer_name, trunk_layers, trunk_nodes
 from edge_kp.types import Array
 
@@ -437,7 +424,7 @@ def test_no_image_is_overlooked(
 ) -> None:
     """The range over many images, in chunks, is that of the ranges of each."""
     source, images = tiny_model / "stage2.fp32.onnx", crops["stage2"]
-    monkeypatch.setattr(quantise, "CHUNK", 3)
+    monkeypatch.setattr("edge_kp.training.ranges.CHUNK", 3)
     assert len(images) % 3
     whole = measure_ranges(source, images, "minmax")
     parts = [measure_ranges(source, image[None], "minmax") for image in images]

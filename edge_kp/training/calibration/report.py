@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from edge_kp.files import replacing
 from edge_kp.training.calibration.search import ALONE, EQUAL, LEAST, OUTLIER
-from edge_kp.training.quantise import STYLES
+from edge_kp.training.ranges import STYLES
 
 FILES = ("report.json", "manifest.json", "ranges.json", "README.md", "layers.png")
 

@@ -18,7 +18,8 @@ from edge_kp.metrics import nme
 from edge_kp.modeldir import ModelSpec
 from edge_kp.training.calibration.inputs import Held
 from edge_kp.training.evaluation import evaluate
-from edge_kp.training.quantise import METHODS, STYLES, Ranges, layer_names, measure_ranges, to_int8
+from edge_kp.training.quantise import layer_names, to_int8
+from edge_kp.training.ranges import METHODS, STYLES, Ranges, measure_ranges
 from edge_kp.types import Array
 
 EQUAL = 0.02  # points of NME: methods this near to the best are equally good, and the smaller shift decides

@@ -14,7 +14,8 @@ from edge_kp.training.calibration import search
 from edge_kp.training.calibration.inputs import Held, held_out
 from edge_kp.training.calibration.search import Judge, best_methods, layer_shifts, layers_to_keep
 from edge_kp.training.datasets import load_dataset
-from edge_kp.training.quantise import fp32_files, layer_names, measure_ranges
+from edge_kp.training.quantise import fp32_files, layer_names
+from edge_kp.training.ranges import measure_ranges
 
 
 def figures(nme: float, shift: float, agreement: float | None = None) -> dict[str, Any]:
