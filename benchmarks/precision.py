@@ -79,7 +79,7 @@ def _run(args: argparse.Namespace) -> None:
         print(f"{name:<36}{spread['median_ms']:8.2f} ms median  {spread['times_as_fast']:.2f} × as fast")
     sizes = {name: (folder / name).stat().st_size for name in sorted(spec.files)}
     write_result(
-        "precision",
+        args.name,
         {
             "model": spec.name,
             "threads": 1,
@@ -97,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="face68")
     parser.add_argument("--data", action="append", default=[], metavar="SPEC", help=DATA_HELP)
     parser.add_argument("--rounds", type=positive, default=300)
+    parser.add_argument("--name", default="precision", help="of the result file")
     return run_cli(_run, parser, argv)
 
 

@@ -21,6 +21,7 @@ from edge_kp.schema import FACE68
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.rendered import make_scene, read_rendered, render
 from edge_kp.training.rendering import drawing
+from edge_kp.training.rendering.contour import beside_landmarks
 from edge_kp.training.rendering.model import HEAD, FaceModel, load_face_model
 from edge_kp.training.rendering.raster import rasterise, vertex_normals
 from edge_kp.training.rendering.scene import SIZE, Scene, random_expression, random_pose
@@ -53,10 +54,11 @@ def worn_before(scene: Scene) -> bool:
     return dark_glasses(scene) or bool(scene.worn.sheets)
 
 
-def plainly_projected(model: FaceModel, scene: Scene) -> np.ndarray:
-    """(68, 2) frame pixels of the landmarks' own vertices, written out anew: a pinhole and a turned head."""
+def plainly_projected(model: FaceModel, scene: Scene, beside: np.ndarray | float = 0) -> np.ndarray:
+    """(68, 2) frame pixels of the landmarks' own vertices, or of places beside them (68, 3) cm on the head,
+    written out anew: a pinhole and a turned head."""
     points = []
-    for x, y, z in (scene.shape[model.landmarks] - (0, 0, 2)).tolist():
+    for x, y, z in (scene.shape[model.landmarks] + beside - (0, 0, 2)).tolist():
         right, up, near = scene.pose.rotation @ (x, y, z)
         unit = scene.scale * scene.distance / (scene.distance - near)
         points.append((scene.shift[0] + unit * right, scene.shift[1] - unit * up))
@@ -75,10 +77,21 @@ def skin_pixels(model: FaceModel, scene: Scene) -> np.ndarray:
 # ---- labels ---------------------------------------------------------------------------------------
 
 
-def test_inner_points_are_the_projected_vertices(model: FaceModel) -> None:
+def test_inner_points_are_fixed_to_the_head_beside_the_vertices(model: FaceModel) -> None:
     for scene in (make_scene(model, 1, i) for i in range(20)):
-        found = scene.keypoints[17:] - plainly_projected(model, scene)[17:]
+        found = scene.keypoints[17:] - plainly_projected(model, scene, beside_landmarks())[17:]
         assert np.abs(found).max() < 1e-3
+
+
+def test_people_put_points_beside_landmarks_alike_on_both_halves() -> None:
+    way = beside_landmarks()
+    np.testing.assert_array_equal(way[FACE68.flip_index], way * (-1, 1, 1))
+    assert not way[:17].any()  # the jaw has its own rule
+    right_brow, inner_lip = way[[17, 21]], way[61]
+    assert right_brow[0, 0] < 0  # the outer end further out,
+    assert (right_brow[:, 1] < 0).all()  # both ends further down
+    assert inner_lip[0] > 0  # nearer to the middle
+    assert np.abs(way).max() <= 0.5
 
 
 def test_the_jaw_of_a_frontal_face_stays_about_where_it_is(model: FaceModel) -> None:

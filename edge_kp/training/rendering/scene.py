@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from edge_kp.geometry import tight_box
-from edge_kp.training.rendering.contour import outlined_landmarks
+from edge_kp.training.rendering.contour import beside_landmarks, outlined_landmarks
 from edge_kp.training.rendering.marks import smooth_step
 from edge_kp.training.rendering.model import FaceModel
 from edge_kp.training.rendering.raster import hidden_points
@@ -79,8 +79,8 @@ def random_scene(model: FaceModel, rng: np.random.Generator, worn_rng: np.random
     body = turned_shoulders(pose)
     distance = float(np.exp(rng.uniform(np.log(40), np.log(300))))
     placed = place_head(model, shape, pose.rotation, body)
-    at, depth = _labelled(model, placed, distance, pose)
-    scale, shift = _framed(at, rng)
+    landmarks, at, depth = _labelled(model, placed, distance, pose)
+    scale, shift = _framed(landmarks, rng)
     scene = Scene(
         pose=pose,
         body=body,
@@ -141,11 +141,13 @@ def _perspective(placed: Array, distance: float) -> Array:
     return np.asarray(placed[:, :2] * nearer * (1, -1))
 
 
-def _labelled(model: FaceModel, placed: Array, distance: float, pose: HeadPose) -> tuple[Array, Array]:
-    """Where the 68 points are: (68, 2) cm at the head's distance, y down, and (68,) depth in cm."""
+def _labelled(model: FaceModel, placed: Array, distance: float, pose: HeadPose) -> tuple[Array, Array, Array]:
+    """(68, 2) cm at the head's distance, y down: the model's landmarks, and where people put the 68 points;
+    and (68,) cm, depth of the latter."""
     flat, (right, up) = _perspective(placed, distance), pose.rotation[:2, 1]
     chosen = outlined_landmarks(model, flat, np.array([up, right]))
-    return flat[chosen], placed[chosen, 2]
+    labelled = placed[chosen] + beside_landmarks() @ pose.rotation.T
+    return flat[chosen], _perspective(labelled, distance), labelled[:, 2]
 
 
 def _framed(at: Array, rng: np.random.Generator) -> tuple[float, Array]:
