@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=positive,
         nargs=2,
         metavar=("S1", "S2"),
-        help="input sides, pixels (default 96 128)",
+        help="input sides, pixels (default 96 128, or the model's of --from)",
     )
     model(
         "--widths",
@@ -200,6 +200,7 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     if args.stage1:
         raise ModelError("--from, --stage1: each brings a stage 1; give one of the two")
     settings = model_settings(args.start)
+    settings["sizes"] = given.pop("sizes", settings["sizes"])
     fusions = given.pop("fusions", settings["fusions"])
     if any(theirs not in ("plain", ours) for theirs, ours in zip(settings["fusions"], fusions, strict=True)):
         raise ModelError("--from, --fusions: the model's are separable already; leave --fusions out")

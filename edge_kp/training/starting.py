@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ from edge_kp.training.separating import separated
 
 IMAGES, BATCH = 512, 32  # training crops that batch norms are measured on
 SMALLEST_VARIANCE = 1e-6
+# Layers that see a whole map at once, so that their weights depend on the input's size, and its channels.
+_WHOLE_MAPS = {"correction.hidden": 64, "context": 32}
 
 
 def model_settings(model: str) -> dict[str, Any]:
@@ -52,10 +56,10 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
 
     Exported convolutions hold their batch norms. These get the statistics of ``images``, and what undoes
     them: the network gives what the model gives, and can be trained on. A separable fusion in the place of a
-    plain one comes as close to it as it can.
+    plain one comes as close to it as it can, and so does another input size.
 
     Args:
-        net: of the shape that :func:`model_settings` tells, but for a fusion that is separable.
+        net: of the shape that :func:`model_settings` tells, but for its size and a fusion that is separable.
         stage: 1 or 2.
         images: batches of training crops, uint8 (B, S, S, 3).
 
@@ -83,6 +87,10 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
         elif layer in ("attributes", "foretell") and value is None:
             fresh.add(name)
             continue
+        elif value is not None and layer in _WHOLE_MAPS:
+            value = (
+                resampled_layer(value, parameter.shape[1], _WHOLE_MAPS[layer]) if what == "weight" else value
+            )
         if value is None or value.shape != parameter.shape:
             raise ModelError(
                 f"{folder}: stage {stage} has no {name} of {tuple(parameter.shape)}; export it again"
@@ -216,6 +224,21 @@ def _readings(net: StageNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         if embedding is not None and embedding.ndim == 3:
             found[f"{name}.embedding"] = embedding.transpose(1, 2)
     return found
+
+
+def resampled_layer(weight: Tensor, inputs: int, channels: int) -> Tensor:
+    """A layer that sees a whole square map, for maps of another side: they are stretched to its own first.
+
+    Args:
+        weight: (outputs, channels × cells).
+        inputs: channels × cells of the maps to come.
+    """
+    if weight.shape[1] == inputs:
+        return weight
+    old, new = (math.isqrt(n // channels) for n in (weight.shape[1], inputs))
+    cells = torch.eye(new * new).view(-1, 1, new, new)
+    stretched = F.interpolate(cells, size=(old, old), mode="bilinear", antialias=True)
+    return (weight.view(len(weight), channels, -1) @ stretched.flatten(1).T).flatten(1)
 
 
 def _separable_fusion(net: StageNet, model: str, stage: int, images: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from edge_kp.training.facemesh import straighten
 from edge_kp.training.network import NetworkConfig, StageNet, normalise, stage_outputs
 from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import Recipe, load_run
-from edge_kp.training.starting import keep_share, model_settings, start_stage
+from edge_kp.training.starting import keep_share, model_settings, resampled_layer, start_stage
 
 TRAIN = ["--data", "synthetic:60,seed=3", "--validation", "synthetic:20,seed=4", "--part", "stages"]
 TRAIN += ["--batch", "16", "--workers", "0", "--epochs", "1", "1"]
@@ -226,7 +227,7 @@ def test_a_run_from_a_model_is_another_run(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--sizes", "64", "64"], "--from, --sizes: the model brings its own; leave --sizes out"),
+        (["--widths", "8", "16"], "--from, --widths: the model brings its own; leave --widths out"),
         (["--k", "8"], "--from, --k: the model brings its own; leave --k out"),
         (["--templates", "bank.npz"], "--from, --templates: the model brings its own"),
         (["--scale", "2"], "--from, --scale: the model brings its own"),
@@ -256,6 +257,39 @@ def test_a_run_takes_on_separable_fusions(tiny_model: Path, tmp_path: Path) -> N
     assert recipe.fusions == ("separable", "separable")
     assert [stage.config.fusion for stage in stages] == ["separable", "separable"]
     assert len(stages[0].local[0]) == 4
+
+
+def test_another_input_size_gives_much_the_same() -> None:
+    """Of the same pictures in fewer pixels: clearly nearer than a network that knows the mean shape alone."""
+    with np.load(SHIPPED / "face68" / "references.npz") as file:
+        shown = file["stage2/score"] > 0.5
+        pictures, wanted = file["stage2/image"][shown], file["stage2/keypoints"][shown]
+    smaller = np.stack([cv2.resize(p, (144, 144), interpolation=cv2.INTER_AREA) for p in pictures])
+    images = torch.from_numpy(smaller)
+    plain = fresh("face68", 2, read_model(SHIPPED / "face68").attributes)
+    net = StageNet(replace(plain.config, size=144), plain.bank.view(len(plain.bank), -1, 2).numpy())
+    before = np.abs(outputs(net.eval(), images)[0].numpy() - wanted).mean()
+    assert start_stage(net, "face68", 2, [images]) == set()
+    after = np.abs(outputs(net, images)[0].numpy() - wanted).mean()
+    assert after < 0.5 * before, (after, before)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 3), (3, 5), (2, 2)])
+def test_a_layer_of_a_whole_map_keeps_its_sums_where_the_map_is_level(old: int, new: int) -> None:
+    layer = torch.randn(6, 5 * old * old, generator=torch.Generator().manual_seed(1))
+    resampled = resampled_layer(layer, 5 * new * new, 5)
+    level = torch.randn(5, generator=torch.Generator().manual_seed(2))
+    maps = [level[:, None, None].expand(5, side, side).flatten() for side in (old, new)]
+    np.testing.assert_allclose(resampled @ maps[1], layer @ maps[0], rtol=1e-4, atol=1e-4)
+    assert (old != new) or torch.equal(resampled, layer)
+
+
+def test_a_run_takes_on_other_sizes(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main([*TRAIN, "--from", str(tiny_model), "--sizes", "64", "32", "--out", str(out)]) == 0
+    recipe, _, *stages = load_run(out)
+    assert recipe.sizes == (64, 32)
+    assert [stage.config.size for stage in stages] == [64, 32]
 
 
 def test_another_object_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
