@@ -132,7 +132,7 @@ def _run(args: argparse.Namespace) -> None:
         with replacing(args.keep) as part:
             part.write_bytes(cv2.imencode(".png", np.vstack(rows))[1].tobytes())
     how = {"model": args.model, "precision": detector.precision, "backend": detector.backend_name}
-    write_result("locate", {**how, "overlap": OVERLAP, "figures": figures})
+    write_result(args.name, {**how, "overlap": OVERLAP, "figures": figures})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--background", type=Path, metavar="DIR", help="pictures without any object")
     parser.add_argument("--model", default="face68")
     parser.add_argument("--keep", type=Path, metavar="FILE.png", help="draw what was missed or wrong")
+    parser.add_argument("--name", default="locate", help="of the result file")
     return run_cli(_run, parser, argv)
 
 
