@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from edge_kp.errors import DataError
 from edge_kp.geometry import box_iou, tight_box
+from edge_kp.training.loading import of_each
 from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
@@ -60,28 +59,13 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
         DataError: all unreadable images, one line each.
     """
     groups: dict[bytes, list[tuple[Sample, Array]]] = {}
-    problems: list[str] = []
     pictures: dict[bytes, Array] = {}
-    for sample in tqdm(samples, "reading photos", unit="photo", disable=not progress, leave=False):
-        try:
-            image = sample.read()
-        except DataError as error:
-            problems += error.problems
-            continue
-        digest = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
-        shrink = min(1.0, LARGEST_PHOTO / max(image.shape[:2]))
-        if digest not in pictures:
-            pictures[digest] = _resized(image, shrink) if shrink < 1 else image
-        height, width = image.shape[:2]
-        small = pictures[digest].shape
-        ratio = np.array([small[1] / width, small[0] / height])
-        points = (sample.keypoints.astype(np.float64) + 0.5) * ratio - 0.5
+    for sample, (digest, image, points) in zip(samples, of_each(_read, samples, progress), strict=True):
+        pictures.setdefault(digest, image)
         group = groups.setdefault(digest, [])
         # The same object in two data sets is one object.
         if all(box_iou(tight_box(points), tight_box(other)) < 0.8 for _, other in group):
             group.append((sample, points))
-    if problems:
-        raise DataError(*dict.fromkeys(problems))
     photos = []
     for digest, members in groups.items():
         levels = [pictures[digest]]
@@ -98,6 +82,18 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
             )
         )
     return photos
+
+
+def _read(sample: Sample) -> tuple[bytes, Array, Array]:
+    """Digest of a sample's picture, the picture as it is kept, and (N, 2) keypoints in its pixels."""
+    image = sample.read()
+    digest = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
+    height, width = image.shape[:2]
+    shrink = min(1.0, LARGEST_PHOTO / max(height, width))
+    if shrink < 1:
+        image = _resized(image, shrink)
+    ratio = np.array([image.shape[1] / width, image.shape[0] / height])
+    return digest, image, (sample.keypoints.astype(np.float64) + 0.5) * ratio - 0.5
 
 
 def _resized(image: Array, scale: float) -> Array:

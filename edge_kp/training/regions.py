@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
-from edge_kp.errors import DataError
 from edge_kp.geometry import tight_box
 from edge_kp.training.datasets import Sample
+from edge_kp.training.loading import of_each
 from edge_kp.types import Array
 
 MARGIN = 2.4  # side of the part kept of a photo, in sides of the object's box
@@ -119,18 +119,10 @@ def cut_regions(
     progress: bool = True,
     shape_side: float = 0.0,
 ) -> list[Region]:
-    """Load every photo once.
+    """Load every photo once, on all cores where there are many.
 
     Raises:
         DataError: all unreadable images, one line each.
     """
-    regions: list[Region] = []
-    problems: list[str] = []
-    for sample in tqdm(samples, "reading photos", unit="photo", disable=not progress, leave=False):
-        try:
-            regions.append(cut_region(sample, box_side, box_rule, shape_side))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError(*dict.fromkeys(problems))
-    return regions
+    cut = partial(cut_region, box_side=box_side, box_rule=box_rule, shape_side=shape_side)
+    return of_each(cut, samples, progress)
