@@ -1,6 +1,6 @@
 """Where does a face model fail? ``python -m benchmarks.weaknesses --face MODEL.npz``: error by difficulty.
 
-Faces are rendered (see :mod:`edge_kp.training.rendered`), so that labels are exact at any angle and under
+Faces are rendered (see :mod:`edge_kp.training.rendered`), so that labels are known at any angle and under
 any cover, and made harder step by step: turned, nodding, covered, dark, small, smeared by motion. Told is
 the mean error of each step, and drawn the face whose error is the median one, with its labels in white.
 Rendered faces are not photos: read how the error grows, not how large it is.

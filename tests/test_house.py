@@ -22,6 +22,7 @@ LIVE = 4
 FLOORS = {
     **dict.fromkeys(("errors", "extras", "files", "types", "schema"), 0),
     "config": 0,
+    "cores": 0,
     "provenance": 0,  # imports nothing of the package
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from edge_kp.cores import usable_cores
 from edge_kp.detector import Detector
 from edge_kp.live.frames import Frame
 from edge_kp.together import Steps, run_together
@@ -44,12 +44,6 @@ class Together:
         works = [f.steps(frame.image, frame.time_s) for f, frame in zip(followers, frames, strict=True)]
         found = run_together(self.detector, works)
         return [(what, f.last_timings) for what, f in zip(found, followers, strict=True)]
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def decoding_threads(sources: int) -> int:

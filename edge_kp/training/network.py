@@ -22,6 +22,7 @@ TRUNKS = ("plain", "lite0", "facemesh")
 FUSIONS = ("plain", "separable")
 LARGEST = 4096  # size or width
 MOST_READINGS = 16
+CORRECTION_CHANNELS, POOLED_CHANNELS = 64, 32  # of the maps that are seen whole
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ class CorrectionNet(nn.Module):
             nn.ReLU(),
             conv_bn(32, 48, stride=2),
             nn.ReLU(),
-            conv_bn(48, 64),
+            conv_bn(48, CORRECTION_CHANNELS),
             nn.ReLU(),
         )
         side = math.ceil(math.ceil(size / 4 / 2) / 2)
-        self.hidden = nn.Linear(64 * side * side, 64)
+        self.hidden = nn.Linear(CORRECTION_CHANNELS * side * side, 64)
         self.out = nn.Linear(64, 4)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
@@ -171,8 +172,8 @@ class StageNet(nn.Module):
         self.local = nn.Sequential(separable(w) if config.fusion == "separable" else conv_bn(w, w), nn.ReLU())
 
         side = math.ceil(config.size / 32)
-        self.pool = nn.Sequential(conv_bn(channels[3], 32, 1), nn.ReLU(), nn.Flatten())
-        self.context = nn.Linear(32 * side * side, 256)
+        self.pool = nn.Sequential(conv_bn(channels[3], POOLED_CHANNELS, 1), nn.ReLU(), nn.Flatten())
+        self.context = nn.Linear(POOLED_CHANNELS * side * side, 256)
         self.mixture = nn.Linear(256, k if config.bank else 2 * n)
         self.score = nn.Linear(256, 1)
         self.attributes = nn.Linear(256, len(config.attributes))

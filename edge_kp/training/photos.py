@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import cv2
@@ -60,12 +61,13 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
     """
     groups: dict[bytes, list[tuple[Sample, Array]]] = {}
     pictures: dict[bytes, Array] = {}
-    for sample, (digest, image, points) in zip(samples, of_each(_read, samples, progress), strict=True):
-        pictures.setdefault(digest, image)
-        group = groups.setdefault(digest, [])
-        # The same object in two data sets is one object.
-        if all(box_iou(tight_box(points), tight_box(other)) < 0.8 for _, other in group):
-            group.append((sample, points))
+    with closing(of_each(_read, samples, progress)) as found:
+        for sample, (digest, image, points) in zip(samples, found, strict=True):
+            pictures.setdefault(digest, image)
+            group = groups.setdefault(digest, [])
+            # The same object in two data sets is one object.
+            if all(box_iou(tight_box(points), tight_box(other)) < 0.8 for _, other in group):
+                group.append((sample, points))
     photos = []
     for digest, members in groups.items():
         levels = [pictures[digest]]

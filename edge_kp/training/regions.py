@@ -125,4 +125,4 @@ def cut_regions(
         DataError: all unreadable images, one line each.
     """
     cut = partial(cut_region, box_side=box_side, box_rule=box_rule, shape_side=shape_side)
-    return of_each(cut, samples, progress)
+    return list(of_each(cut, samples, progress))

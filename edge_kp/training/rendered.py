@@ -1,7 +1,8 @@
 """Faces rendered from a 3D face model as a labelled data set of schema ``FACE68``.
 
 Every picture shows one face of random shape, expression, direction, colours, hair and light before a photo
-or a drawn surface. Labels are exact, but for the jaw line, which follows the outline as people label it.
+or a drawn surface. Labels are where people put the points (:mod:`.rendering.contour`): fixed to the head, but
+for the jaw line, which follows the outline.
 Everything follows from (model file, photo, seed, index); labels are computed without drawing. Made for the
 face model ICT-FaceKit (Li et al. 2020, Learning Formation of Physically-Based Face Attributes; MIT licence,
 (c) USC ICT); ``load_face_model`` tells what its file holds.

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import checked_file, find_model, read_model
-from edge_kp.training.network import StageNet, normalise
+from edge_kp.training.network import CORRECTION_CHANNELS, POOLED_CHANNELS, StageNet, normalise
 from edge_kp.training.onnx_graph import with_own_weights
 from edge_kp.training.reading import unsettled_read
 from edge_kp.training.separating import separated
 
 IMAGES, BATCH = 512, 32  # training crops that batch norms are measured on
 SMALLEST_VARIANCE = 1e-6
-# Layers that see a whole map at once, so that their weights depend on the input's size, and its channels.
-_WHOLE_MAPS = {"correction.hidden": 64, "context": 32}
+# Layers that see a whole map at once, so that their weights depend on the input's size: channels of the map.
+_WHOLE_MAPS = {"correction.hidden": CORRECTION_CHANNELS, "context": POOLED_CHANNELS}
 
 
 def model_settings(model: str) -> dict[str, Any]:
@@ -87,10 +87,8 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
         elif layer in ("attributes", "foretell") and value is None:
             fresh.add(name)
             continue
-        elif value is not None and layer in _WHOLE_MAPS:
-            value = (
-                resampled_layer(value, parameter.shape[1], _WHOLE_MAPS[layer]) if what == "weight" else value
-            )
+        elif value is not None and what == "weight" and layer in _WHOLE_MAPS:
+            value = resampled_layer(value, parameter.shape[1], _WHOLE_MAPS[layer])
         if value is None or value.shape != parameter.shape:
             raise ModelError(
                 f"{folder}: stage {stage} has no {name} of {tuple(parameter.shape)}; export it again"

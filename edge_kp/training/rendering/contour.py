@@ -13,12 +13,14 @@ from edge_kp.types import Array
 _JAW = 17  # landmarks of the jaw line come first
 
 # cm from a jaw landmark of the model to where people put the point on a face seen from the front, for the
-# right ear to the chin: outwards, down, back. Medians over 1,000 labelled photos, less what open mouths add.
+# right ear to the chin: outwards, down, back. Medians over 1,000 labelled photos, less what open mouths add;
+# the sixth less what a network lay beside the labels that had learnt it.
 _JAW_EDGE = np.array([
     (0.5, 0.6, 2.0), (0.4, 0.5, 2.0), (0.5, 0.5, 2.0), (0.6, 0.6, 1.8), (0.6, 0.4, 1.3),
     (0.6, -0.2, 0.9), (0.4, 0.4, 0.5), (0.2, 0.6, 0.5), (0.0, 0.6, 0.4)])  # fmt: skip
 # cm from other landmarks, on the right half of the face or in its middle, to where people put the point:
-# outwards, down. Means over 600 labelled photos of how far a network was off that had learnt the landmarks.
+# outwards, down. Means over 619 photos of HELEN's training part, none of its validation, of how far a network
+# was off that had learnt the landmarks themselves.
 _BESIDE = {17: (0.3, 0.35), 18: (0.2, 0.2), 19: (0.0, 0.1), 20: (0.0, 0.2), 21: (-0.05, 0.4),
            27: (0.0, -0.1), 29: (0.0, 0.15), 30: (0.0, 0.15), 31: (0.15, -0.25), 32: (0.1, -0.1),
            37: (-0.25, -0.1), 38: (-0.1, -0.05), 41: (-0.15, -0.05),
@@ -30,12 +32,13 @@ _HEAD_RADIUS = 8.0  # cm, about
 
 
 def outlined_landmarks(model: FaceModel, points: Array, across: Array) -> Array:
-    """Vertices (68,) where people put the points of ``FACE68`` in a picture.
+    """Vertices (68,) of the points of ``FACE68`` in a picture: those of the jaw line where people put them.
 
     People mark the jaw line that they see. Where the head turns the jaw behind the cheek, the outline has
     moved forwards over the skin: of the line of vertices from each point of the jaw forwards, the one that is
     furthest out in the picture is on it ("landmark marching", Zhu et al. 2015, High-Fidelity Pose and
-    Expression Normalization for Face Recognition in the Wild). All other points stay on their vertices.
+    Expression Normalization for Face Recognition in the Wild). All other points stay on the
+    landmarks' vertices, which people's lie beside (:func:`beside_landmarks`).
 
     Args:
         points: (V, 2 or more) projected vertices, y down.
@@ -53,7 +56,8 @@ def beside_landmarks() -> Array:
     """(68, 3) cm, face frame: from the vertices of :func:`outlined_landmarks` to where people put the points.
 
     The makers of a face model and those who label photos mean the same parts of the face, but not the same
-    places: how far along the lip, or at which edge of the brow.
+    places: how far along the lip, or at which edge of the brow. (Faces that are fitted to labels are fitted by
+    the vertices: what lies beside them stays so in the picture.)
     """
     way = np.zeros((len(FACE68), 3))
     for point, (outwards, down) in _BESIDE.items():

@@ -18,7 +18,7 @@ from edge_kp.types import Array, HeadPose
 SIZE = 192  # side of every picture, pixels
 PIVOT = np.array([0.0, 0.0, 2.0])  # cm, face frame: the head turns about it, and the camera looks there
 
-_BOX = (88.0, 122.0)  # longer side of the keypoints' box, pixels
+_BOX = (88.0, 122.0)  # longer side of the landmarks' box, pixels: labels may move, and pictures stay
 _OFF = 9.0  # furthest that the box's middle lies from the picture's, pixels, either way
 _DARK = 0.7  # tint from which on lenses hide the eyes
 
