@@ -56,8 +56,8 @@ def beside_landmarks() -> Array:
     """(68, 3) cm, face frame: from the vertices of :func:`outlined_landmarks` to where people put the points.
 
     The makers of a face model and those who label photos mean the same parts of the face, but not the same
-    places: how far along the lip, or at which edge of the brow. (Faces that are fitted to labels are fitted by
-    the vertices: what lies beside them stays so in the picture.)
+    places: how far along the lip, or at which edge of the brow. (Faces are fitted to labels by
+    their vertices: what lies beside them stays so in the picture.)
     """
     way = np.zeros((len(FACE68), 3))
     for point, (outwards, down) in _BESIDE.items():
