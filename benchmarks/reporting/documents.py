@@ -31,6 +31,7 @@ DOCUMENTS = (
     "docs/your-own-object.md",
     "edge_kp/models/face68/README.md",
     "edge_kp/models/face68-nano/README.md",
+    "edge_kp/models/face68-free/README.md",
     "benchmarks/models/face68-twin/README.md",
 )
 BLOCK = re.compile(

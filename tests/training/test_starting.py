@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edge_kp.errors import ModelError
-from edge_kp.modeldir import SHIPPED, file_digest, read_model, write_model_json
+from edge_kp.modeldir import SHIPPED, file_digest, read_model, shipped_models, write_model_json
 from edge_kp.templates import TemplateBank
 from edge_kp.train import main
 from edge_kp.training.checkpoints import load_checkpoint
@@ -56,7 +56,7 @@ def model_of(name: str, tiny_model: Path) -> Path:
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-@pytest.mark.parametrize("name", ["tiny", "face68", "face68-nano"])
+@pytest.mark.parametrize("name", ["tiny", *shipped_models()])
 def test_a_started_network_gives_what_the_model_gives(name: str, stage: int, tiny_model: Path) -> None:
     folder = model_of(name, tiny_model)
     net = fresh(str(folder), stage, read_model(folder).attributes)
