@@ -31,11 +31,11 @@ def of_each(
 ) -> Generator[T, None, None]:
     """What a function makes of every sample, in their order.
 
+    Close it where it may not be read to its end, so that its processes end at once.
+
     Args:
         function: can be pickled, and so can what it returns.
         progress: show it.
-
-    Close it where it may not be read to its end, so that its processes end at once.
 
     Raises:
         DataError: at the end, what the function raised for any sample, each line once; nothing is given out
