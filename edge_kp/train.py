@@ -186,7 +186,8 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     """Settings of the networks: those given, or those of the model that is started from.
 
     Raises:
-        ModelError: both, and they differ.
+        ModelError: both, and they differ in more than what a start can bridge: sizes, and fusions that become
+            separable.
     """
     pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches", "fusions")
     given = {name: tuple(getattr(args, name)) for name in pairs if getattr(args, name)}
