@@ -1,7 +1,7 @@
 """Is a network on this device what was trained? Its outputs on stored pictures, held against PyTorch's.
 
-A model folder carries ``references.npz``: a few input images of every network and what PyTorch gave for them
-in float32 on a CPU. No PyTorch is needed to compare.
+A model folder carries ``references.npz``: a few input images of every network (as WebP, lossless) and what
+PyTorch gave for them in float32 on a CPU. No PyTorch is needed to compare.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from edge_kp.errors import ModelError
@@ -77,7 +78,8 @@ def save_references(folder: Path, references: Mapping[str, References]) -> None:
     """Write ``references.npz`` into a model folder."""
     arrays = {}
     for network, reference in references.items():
-        arrays[f"{network}/image"] = reference.images
+        for i, image in enumerate(reference.images):
+            arrays[f"{network}/image/{i}"] = _packed(image)
         arrays.update({f"{network}/{name}": value for name, value in reference.outputs.items()})
     np.savez_compressed(folder / FILE, **arrays)  # type: ignore[arg-type]
 
@@ -92,22 +94,43 @@ def load_references(folder: Path, spec: ModelSpec) -> dict[str, References]:
     try:
         arrays = read_arrays(path)
         found = {
-            network: References(
-                arrays[f"{network}/image"],
-                {
-                    name.partition("/")[2]: value
-                    for name, value in arrays.items()
-                    if name.startswith(f"{network}/") and name != f"{network}/image"
-                },
-            )
+            network: _references(network, entries)
             for network in NETWORKS
-            if f"{network}/image" in arrays
+            if (entries := {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith(f"{network}/")})
         }
         for network, reference in found.items():
             _check_reference(network, reference, spec.input_size(network))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error}); export the model again") from error
     return found
+
+
+def _references(network: str, entries: dict[str, Array]) -> References:
+    """Raises: ValueError: there is no image, or one cannot be read."""
+    if "image" in entries:  # as they were kept in the beginning
+        return References(entries.pop("image"), entries)
+    images: list[Array] = []
+    while (packed := entries.pop(f"image/{len(images)}", None)) is not None:
+        images.append(_unpacked(network, packed))
+    if not images:
+        raise ValueError(f"{network}: no images")
+    return References(np.stack(images), entries)
+
+
+def _packed(image: Array) -> Array:
+    """uint8 BGR (S, S, 3) → (bytes,), without loss."""
+    done, packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    assert done
+    return packed
+
+
+def _unpacked(network: str, packed: Array) -> Array:
+    """Inverse of :func:`_packed`. Raises: ValueError: no such image."""
+    if packed.dtype == np.uint8 and packed.ndim == 1 and packed.size:
+        image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        if image is not None:
+            return image
+    raise ValueError(f"{network}: an image that OpenCV {cv2.__version__} cannot read as WebP")
 
 
 def _check_reference(network: str, reference: References, size: int) -> None:

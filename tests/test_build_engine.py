@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_arrays import reference_arrays
 
 from edge_kp import build_engine as cli
 from edge_kp.backends import cuda, tensorrt
@@ -246,10 +247,10 @@ def test_engines_like_pytorch_pass(trt, folder, capsys):
 
 def test_an_engine_beyond_tolerance_fails_and_names_the_output(trt, folder, capsys):
     references = {}
-    with np.load(folder / "references.npz") as file:
-        for network in ("stage1", "stage2"):
-            outputs = {name: file[f"{network}/{name}"] for name in ("keypoints", "score")}
-            references[network] = References(file[f"{network}/image"], outputs)
+    file = reference_arrays(folder)
+    for network in ("stage1", "stage2"):
+        outputs = {name: file[f"{network}/{name}"] for name in ("keypoints", "score")}
+        references[network] = References(file[f"{network}/image"], outputs)
     references["stage2"].outputs["keypoints"][1, 0, 0] += 0.01
     save(folder, references)
     assert cli.main(["--model", str(folder), "--precision", "fp32", "--verify"]) == 1
@@ -264,9 +265,9 @@ def test_without_references_nothing_is_built(trt, folder, capsys, gone):
     if gone == "file":
         (folder / "references.npz").unlink()
     else:
-        with np.load(folder / "references.npz") as file:
-            outputs = {"score": file["stage1/score"]}
-            save(folder, {"stage1": References(file["stage1/image"], outputs)})
+        file = reference_arrays(folder)
+        outputs = {"score": file["stage1/score"]}
+        save(folder, {"stage1": References(file["stage1/image"], outputs)})
     line = refused(capsys, "--model", folder, "--precision", "fp32", "--verify")
     assert ("references.npz" if gone == "file" else "no reference outputs of stage2") in line
     assert engines(folder) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_arrays import reference_arrays
 
 from edge_kp import Detector
 from edge_kp.backends import open_backend
@@ -29,6 +30,12 @@ def trust(folder: Path, name: str) -> None:
     data = json.loads((folder / "model.json").read_text())
     data["files"][name] = file_digest(folder / name)
     (folder / "model.json").write_text(json.dumps(data))
+
+
+def write(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Other references, trusted."""
+    np.savez(folder / FILE, **arrays)
+    trust(folder, FILE)
 
 
 def test_every_precision_has_a_tolerance() -> None:
@@ -189,12 +196,33 @@ def test_damaged_references_are_refused(copy: Path) -> None:
 def test_references_that_would_compare_nothing_are_refused(
     copy: Path, name: str, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
+    arrays = reference_arrays(copy)  # the pictures bare, as they were kept in the beginning
+    write(copy, arrays)
+    with Detector(copy, backend="onnxruntime", threads=1) as detector:
+        assert all(row.passed for row in detector.check())
+    arrays[name] = change(arrays[name])
+    write(copy, arrays)
+    with pytest.raises(ModelError, match=r"references\.npz: cannot be read \(stage1: "):
+        load_references(copy, read_model(copy))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda packed: packed[: len(packed) // 2], "an image that OpenCV .* cannot read as WebP"),
+        (lambda packed: packed[:0], "an image that OpenCV .* cannot read as WebP"),
+        (lambda packed: packed.astype(float), "an image that OpenCV .* cannot read as WebP"),
+        (lambda packed: None, "no images"),
+    ],
+)
+def test_pictures_that_cannot_be_read_are_refused(
+    copy: Path, change: Callable[[np.ndarray], np.ndarray | None], problem: str
+) -> None:
     with np.load(copy / FILE) as file:
         arrays = {key: file[key] for key in file.files}
-    arrays[name] = change(arrays[name])
-    np.savez(copy / FILE, **arrays)
-    trust(copy, FILE)
-    with pytest.raises(ModelError, match=r"references\.npz: cannot be read \(stage1: "):
+    changed = change(arrays.pop("stage1/image/0"))
+    write(copy, arrays if changed is None else {**arrays, "stage1/image/0": changed})
+    with pytest.raises(ModelError, match=rf"references\.npz: cannot be read \(stage1: {problem}"):
         load_references(copy, read_model(copy))
 
 

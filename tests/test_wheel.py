@@ -53,6 +53,11 @@ def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return archive, wheel
 
 
+def test_what_is_shipped_stays_small() -> None:
+    files = [path for path in (ROOT / "edge_kp" / "models").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files if path.suffix != ".pyc") < 12e6
+
+
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """A command that sees neither this environment's packages nor this folder's modules."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

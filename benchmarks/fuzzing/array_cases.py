@@ -27,6 +27,8 @@ from benchmarks.fuzzing.spoil import (
 )
 from benchmarks.fuzzing.worker import ANSWERED, REFUSED, Case, Kind, Wrong, each
 from edge_kp import Detector
+from edge_kp.modeldir import read_model
+from edge_kp.parity import load_references
 from edge_kp.templates import TemplateBank
 from edge_kp.types import Array
 
@@ -95,9 +97,21 @@ def _check(content: bytes, shipped: Shipped, folder: Path) -> None:
 
 def _references(change: Callable[[dict[str, Array]], Any]) -> Case:
     def run(shipped: Shipped, folder: Path) -> None:
+        arrays = {}  # the pictures bare, as they were kept in the beginning
+        for network, reference in load_references(MODEL, read_model(MODEL)).items():
+            arrays[f"{network}/image"] = reference.images
+            arrays.update({f"{network}/{name}": value for name, value in reference.outputs.items()})
+        change(arrays)
+        _check(npz(arrays), shipped, folder)
+
+    return Case(run, REFUSED)
+
+
+def _packed(change: Callable[[Array], Array]) -> Case:
+    def run(shipped: Shipped, folder: Path) -> None:
         with np.load(MODEL / "references.npz") as file:
             arrays = {name: file[name] for name in file.files}
-        change(arrays)
+        arrays["stage1/image/0"] = change(arrays["stage1/image/0"])
         _check(npz(arrays), shipped, folder)
 
     return Case(run, REFUSED)
@@ -135,6 +149,8 @@ REFERENCES = Kind(
         "images of another type": _image(lambda images: images.astype(float)),
         "no images": _image(lambda images: images[:0]),
         "images of no axis": _image(lambda images: np.array(0, np.uint8)),
+        "half a picture": _packed(lambda packed: packed[: len(packed) // 2]),
+        "a picture that is none": _packed(lambda packed: packed[::-1].copy()),
         "no stage 2": _references(lambda arrays: arrays.pop("stage2/image")),
         "results of another shape": _score(lambda score: np.zeros(99, np.float32)),
         "results that are text": _score(lambda score: score.astype("U9")),

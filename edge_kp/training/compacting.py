@@ -3,7 +3,8 @@
 The same weights stand in the FP32, the FP16 and the 8-bit files of a network, and again in the one-graph
 cascade. ONNX lets a file keep its tensors elsewhere ("external data"); here each different tensor is kept
 once, and FP32 ones in 16 bits where that loses nothing, which is nearly everywhere: exported weights are
-rounded to float16 (:func:`edge_kp.training.onnx_graph.settled`).
+rounded to float16 (:func:`edge_kp.training.onnx_graph.settled`). 8-bit weights are worked out from these by
+the file itself, when a runtime loads it. What only people read of a graph is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,11 +30,13 @@ from edge_kp.modeldir import (
 )
 from edge_kp.parity import load_references
 from edge_kp.training.exporting import hold, move_into
+from edge_kp.training.onnx_graph import HALF, with_own_weights
 from edge_kp.types import Array
 
-SMALLEST = 256  # numbers; smaller tensors stay where they are
+SMALLEST = 64  # numbers; smaller tensors stay where they are
 ALIGNMENT = 64  # bytes
 KINDS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8)
+_QUANTISED = "_quantized"  # what the quantiser adds to the name of weights
 
 
 def compact_model(folder: Path) -> tuple[int, int]:
@@ -63,10 +67,13 @@ def compact_model(folder: Path) -> tuple[int, int]:
 
 def share_weights(folder: Path) -> None:
     """Move the weights of a folder's ``.onnx`` files into ``weights.bin``, each different tensor once."""
-    models = {path: onnx.load(path) for path in sorted(folder.glob("*.onnx"))}
+    models = {path: with_own_weights(path) for path in sorted(folder.glob("*.onnx"))}
+    exact = {_network(path): _floats(model) for path, model in models.items() if ".fp32." in path.name}
     store = _Store()
-    for model in models.values():
+    for path, model in models.items():
+        _derive(model.graph, exact.get(_network(path), {}))
         _move(model.graph, store)
+        _strip(model.graph, keep_weights=".fp32." in path.name)
     (folder / WEIGHTS).write_bytes(store.data)
     for path, model in models.items():
         onnx.save(model, path)
@@ -98,16 +105,79 @@ def _move(graph: onnx.GraphProto, store: _Store) -> None:
         if tensor.data_type not in KINDS or values.size < SMALLEST:
             continue
         if tensor.data_type == TensorProto.FLOAT and _fits_half(values):
-            values, half = values.astype(np.float16), f"{name}_half"
+            values, half = values.astype(np.float16), name + HALF
             casts.append(helper.make_node("Cast", [half], [name], f"cast_{half}", to=TensorProto.FLOAT))
             name = half
         tensor.CopyFrom(numpy_helper.from_array(values, name))
         place = store.place(tensor.raw_data)
         external_data_helper.set_external_data(tensor, WEIGHTS, place, len(tensor.raw_data))
         tensor.ClearField("raw_data")
-    nodes = [*casts, *graph.node]
+    _prepend(graph, casts)
+
+
+def _network(path: Path) -> str:
+    return path.name.split(".")[0]
+
+
+def _floats(model: onnx.ModelProto) -> dict[str, Array]:
+    """Name → weights of a network in FP32, of those that fill a place of their own."""
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return {name: value for name, value in found.items() if value.size >= SMALLEST and _fits_half(value)}
+
+
+def _derive(graph: onnx.GraphProto, exact: Mapping[str, Array]) -> None:
+    """Replace 8-bit weights by the rounding of those in FP32, where that gives the very same."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    roundings = []
+    for node in graph.node:
+        name = node.input[0] if node.op_type == "DequantizeLinear" else ""
+        source = name.removesuffix(_QUANTISED)
+        if source not in exact or source in constants or name not in constants:
+            continue
+        if constants[name].data_type != TensorProto.INT8:  # biases have 32 bits
+            continue
+        scale, zero = (numpy_helper.to_array(constants[other]) for other in node.input[1:3])
+        values = exact[source]
+        along = [1] * values.ndim
+        if scale.ndim:
+            along[next(attribute.i for attribute in node.attribute if attribute.name == "axis")] = -1
+        rounded = np.rint(values / scale.reshape(along)) + zero.reshape(along)
+        if np.array_equal(np.clip(rounded, -128, 127), numpy_helper.to_array(constants[name])):
+            constants.pop(name).CopyFrom(numpy_helper.from_array(values, source))
+            rounding = helper.make_node("QuantizeLinear", [source, *node.input[1:3]], [name])
+            rounding.attribute.extend(node.attribute)
+            roundings.append(rounding)
+    _prepend(graph, roundings)
+
+
+def _strip(graph: onnx.GraphProto, keep_weights: bool) -> None:
+    """Leave out the shapes between the nodes, which every runtime finds for itself, and long names.
+
+    Args:
+        keep_weights: leave them their names, by which a training that starts from the file finds them.
+    """
+    del graph.value_info[:]
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    if keep_weights:
+        names.update({name: name for name in (t.name.removesuffix(HALF) for t in graph.initializer)})
+
+    def short(name: str) -> str:
+        if name.endswith(HALF):
+            return short(name.removesuffix(HALF)) + HALF
+        return names.setdefault(name, f"v{len(names)}") if name else ""
+
+    for i, node in enumerate(graph.node):
+        node.name = str(i)
+        for edges in (node.input, node.output):
+            edges[:] = [short(edge) for edge in edges]
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+
+
+def _prepend(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    everything = [*nodes, *graph.node]
     del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.extend(everything)
 
 
 def _fits_half(values: Array) -> bool:

@@ -25,7 +25,7 @@ from edge_kp.training.network import (
     stage_outputs,
 )
 from edge_kp.training.onnx_graph import set_metadata
-from edge_kp.training.sampling import apply_affine, pixel_grid, sample
+from edge_kp.training.sampling import apply_affine, pixel_centres, sample
 from edge_kp.types import Array
 
 STEP = 16  # what the margin around the crop of stage 1 is a multiple of, pixels
@@ -76,14 +76,14 @@ class Align(nn.Module):
     """
 
     shape: Tensor
-    grid: Tensor
+    centres: Tensor
 
     def __init__(self, mean_shape: Array, sizes: tuple[int, int], finer: int) -> None:
         super().__init__()
         centre = mean_shape.astype(np.float64).mean(0)
         self.centre = (float(centre[0]), float(centre[1]))
         self.register_buffer("shape", torch.from_numpy(mean_shape - centre).float())
-        self.register_buffer("grid", pixel_grid(sizes[1]))
+        self.register_buffer("centres", pixel_centres(sizes[1]))
         self.share = finer * sizes[0] / region_size(sizes[0], finer)
 
     def forward(
@@ -112,7 +112,7 @@ class Align(nn.Module):
         cx, cy = self.centre
         tx, ty = mean[:, 0] - a * cx + b * cy, mean[:, 1] - b * cx - a * cy
         alignment = torch.stack([a, -b, tx, b, a, ty], 1).view(-1, 2, 3)
-        return sample(region, alignment, self.grid, "zeros"), keypoints, prior_keypoints, alignment
+        return sample(region, alignment, self.centres, "zeros"), keypoints, prior_keypoints, alignment
 
 
 class Leave(nn.Module):

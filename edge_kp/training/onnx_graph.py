@@ -24,6 +24,7 @@ from edge_kp.training.network import Contract
 from edge_kp.training.reading import Reading
 
 OPSET = 18
+HALF = "_half"  # what the name of weights ends in that a compact model keeps in 16 bits
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -109,11 +110,7 @@ def with_own_weights(path: Path) -> onnx.ModelProto:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
-        if (
-            node.op_type == "Cast"
-            and node.input[0] == f"{node.output[0]}_half"
-            and node.input[0] in constants
-        ):
+        if node.op_type == "Cast" and node.input[0] == node.output[0] + HALF and node.input[0] in constants:
             values = numpy_helper.to_array(constants[node.input[0]]).astype(np.float32)
             constants[node.input[0]].CopyFrom(numpy_helper.from_array(values, node.output[0]))
         else:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_kp.training.layers import conv_bn
-from edge_kp.training.sampling import exact_product, gather_cells, pixel_grid
+from edge_kp.training.sampling import exact_product, gather_cells, pixel_centres
 
 STEP = 0.1  # sides of the crop by which a reading moves a point at an output of 1
 SPREAD = 0.05  # sides of the crop, how far from its prior a point is looked for at first; then learnt
@@ -34,9 +34,11 @@ class Search(nn.Module):
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.maps = nn.Sequential(conv_bn(channels, hidden), nn.ReLU(), last)
         self.log_spread = nn.Parameter(torch.full((points, 1, 1), math.log(SPREAD)))
-        cells = pixel_grid(side)[0, ..., :2]
-        self.register_buffer("cells", cells.flatten(0, 1), persistent=False)  # (G², 2), crop coordinates
-        self.register_buffer("centres", cells[0, :, 0].clone(), persistent=False)  # (G,)
+        centres = pixel_centres(side)
+        v, u = torch.meshgrid(centres, centres, indexing="ij")
+        cells = torch.stack([u, v], -1).flatten(0, 1)
+        self.register_buffer("cells", cells, persistent=False)  # (G², 2), crop coordinates
+        self.register_buffer("centres", centres, persistent=False)  # (G,)
 
     def forward(self, features: Tensor, at: Tensor) -> Tensor:
         """

@@ -22,7 +22,7 @@ from edge_kp.types import Array
 
 CLIP = Path(edge_kp.__file__).parent / "assets" / "astronaut.mp4"
 CLIP_SCHEMA = "face68"
-CROPS, REGIONS = 6, 3  # how many; a region is eight times as large
+CROPS, REGIONS = 6, 2  # how many; a region is eight times as large
 
 
 def make_references(

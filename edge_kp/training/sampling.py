@@ -25,20 +25,18 @@ def exact_product(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
 
 
-def pixel_grid(size: int) -> Tensor:
-    """(1, size, size, 3) crop coordinates (u, v, 1) of every pixel's centre."""
-    centres = (torch.arange(size) + 0.5) / size
-    v, u = torch.meshgrid(centres, centres, indexing="ij")
-    return torch.stack([u, v, torch.ones_like(u)], -1)[None]
+def pixel_centres(size: int) -> Tensor:
+    """(size,) crop coordinates of the centres of a row's pixels."""
+    return (torch.arange(size) + 0.5) / size
 
 
-def sample(image: Tensor, matrix: Tensor, grid: Tensor, padding: str) -> Tensor:
+def sample(image: Tensor, matrix: Tensor, centres: Tensor, padding: str) -> Tensor:
     """Bilinear samples of an image on a transformed grid.
 
     Args:
         image: (B, C, H, W).
         matrix: (B, 2, 3), grid → coordinates of the image in [0, 1].
-        grid: (1, S, S, 3) of :func:`pixel_grid`.
+        centres: (S,) of :func:`pixel_centres`; the grid has S × S of them.
         padding: ``border`` or ``zeros`` outside the image.
 
     Returns:
@@ -46,8 +44,11 @@ def sample(image: Tensor, matrix: Tensor, grid: Tensor, padding: str) -> Tensor:
     """
     # GridSample counts from -1 to 1; the few numbers of the matrix are rescaled, not the many of the grid.
     matrix = 2 * matrix - matrix.new_tensor([0.0, 0.0, 1.0])
-    at = exact_product(grid.flatten(1, 2), matrix.transpose(1, 2))
-    at = at.view(-1, grid.shape[1], grid.shape[2], 2)
+    # Row and column by themselves, then their sums: a product would need all of the grid as a constant.
+    right, down, shift = matrix.transpose(1, 2)[:, :, None].split(1, 1)  # (B, 1, 1, 2) each
+    row = centres.view(-1, 1) * right + shift
+    column = centres.view(-1, 1, 1) * down
+    at = row + column
     return F.grid_sample(image, at, align_corners=False, padding_mode=padding)
 
 

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
+from reference_arrays import reference_arrays
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.detector import Detector
@@ -307,8 +308,8 @@ def test_the_locator_of_a_model(compact: bool, tiny_run: Path, copy: Path, tmp_p
         assert getattr(spec, name) == getattr(lender, name)
     assert spec.card["locator"] == lender.card["locator"]
     assert {"locator.fp32.onnx", "locator.fp16.onnx"} <= set(spec.files)
-    with np.load(out / "references.npz") as file:
-        pictures, expected = file["locator/image"], file["locator/score"]
+    file = reference_arrays(out)
+    pictures, expected = file["locator/image"], file["locator/score"]
     found, lent = (OnnxRuntimeBackend(onnx_file(folder, "locator")).run(pictures) for folder in (out, copy))
     np.testing.assert_allclose(found["score"], expected, atol=2e-5)
     np.testing.assert_allclose(found["boxes"], lent["boxes"], atol=2e-5)

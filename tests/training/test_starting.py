@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from reference_arrays import reference_arrays
 
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import SHIPPED, file_digest, read_model, shipped_models, write_model_json
@@ -22,7 +23,7 @@ from edge_kp.training.facemesh import straighten
 from edge_kp.training.network import NetworkConfig, StageNet, normalise, stage_outputs
 from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import Recipe, load_run
-from edge_kp.training.starting import keep_share, model_settings, resampled_layer, start_stage
+from edge_kp.training.starting import _trunk, keep_share, model_settings, resampled_layer, start_stage
 
 TRAIN = ["--data", "synthetic:60,seed=3", "--validation", "synthetic:20,seed=4", "--part", "stages"]
 TRAIN += ["--batch", "16", "--workers", "0", "--epochs", "1", "1"]
@@ -60,12 +61,12 @@ def model_of(name: str, tiny_model: Path) -> Path:
 def test_a_started_network_gives_what_the_model_gives(name: str, stage: int, tiny_model: Path) -> None:
     folder = model_of(name, tiny_model)
     net = fresh(str(folder), stage, read_model(folder).attributes)
-    with np.load(folder / "references.npz") as file:
-        images = torch.from_numpy(file[f"stage{stage}/image"])
-        expected = [
-            file[f"stage{stage}/{output}"]
-            for output in ("keypoints", "prior_keypoints", "mixture", "score", "visibility", "attributes")
-        ]
+    file = reference_arrays(folder)
+    images = torch.from_numpy(file[f"stage{stage}/image"])
+    expected = [
+        file[f"stage{stage}/{output}"]
+        for output in ("keypoints", "prior_keypoints", "mixture", "score", "visibility", "attributes")
+    ]
     before = outputs(net.eval(), images)
     start_stage(net, str(folder), stage, [images[:3], images[3:]])
     for found, other, wanted in zip(outputs(net, images), before, expected, strict=True):
@@ -75,8 +76,8 @@ def test_a_started_network_gives_what_the_model_gives(name: str, stage: int, tin
 
 def test_a_separable_fusion_does_much_what_the_plain_one_did(tiny_model: Path) -> None:
     attributes = read_model(tiny_model).attributes
-    with np.load(tiny_model / "references.npz") as file:
-        images, wanted = torch.from_numpy(file["stage1/image"]), file["stage1/keypoints"]
+    file = reference_arrays(tiny_model)
+    images, wanted = torch.from_numpy(file["stage1/image"]), file["stage1/keypoints"]
     plain = fresh(str(tiny_model), 1, attributes)
     net = StageNet(replace(plain.config, fusion="separable"), plain.bank.view(len(plain.bank), -1, 2).numpy())
     for stage in (plain, net):
@@ -91,11 +92,29 @@ def test_a_separable_fusion_does_much_what_the_plain_one_did(tiny_model: Path) -
     assert np.abs(outputs(net, images)[0].numpy() - wanted).mean() < 0.5 * np.abs(steps).mean()
 
 
+def test_a_lean_trunk_takes_over_what_it_has_of_the_models() -> None:
+    """And is told from a whole one by its weights, as they stand in an exported file."""
+    model = str(SHIPPED / "face68-nano")
+    whole = fresh(model, 2, read_model(SHIPPED / "face68-nano").attributes)
+    templates = whole.bank.view(len(whole.bank), -1, 2).numpy()
+    net = StageNet(replace(whole.config, trunk="facemesh-lean"), templates)
+    images = torch.from_numpy(reference_arrays(SHIPPED / "face68-nano")["stage2/image"])
+    for stage in (whole, net):
+        assert start_stage(stage, model, 2, [images]) == set()
+    theirs = dict(whole.named_parameters())
+    for name, value in net.named_parameters():
+        if name.startswith("pretrained."):
+            assert torch.equal(value, theirs[name]), name
+    assert outputs(net, images)[0].isfinite().all()
+    assert _trunk(dict(settled(whole).named_parameters())) == "facemesh"
+    assert _trunk(dict(settled(net).named_parameters())) == "facemesh-lean"
+
+
 def test_batch_norms_of_a_started_network_know_their_images(tiny_model: Path) -> None:
     """With the statistics of a batch instead of those kept, the network gives much the same."""
     net = fresh(str(tiny_model), 2, read_model(tiny_model).attributes)
-    with np.load(tiny_model / "references.npz") as file:
-        images = torch.from_numpy(file["stage2/image"])
+    file = reference_arrays(tiny_model)
+    images = torch.from_numpy(file["stage2/image"])
     start_stage(net, str(tiny_model), 2, [images])
     kept = outputs(net, images)[0]
     live = outputs(net.train(), images)[0]
@@ -104,8 +123,8 @@ def test_batch_norms_of_a_started_network_know_their_images(tiny_model: Path) ->
 
 def test_other_attributes_are_learnt_anew_and_the_rest_is_kept(tiny_model: Path) -> None:
     attributes = read_model(tiny_model).attributes
-    with np.load(tiny_model / "references.npz") as file:
-        images, wanted = torch.from_numpy(file["stage2/image"]), file["stage2/keypoints"]
+    file = reference_arrays(tiny_model)
+    images, wanted = torch.from_numpy(file["stage2/image"]), file["stage2/keypoints"]
     for others in (attributes[::-1], (*attributes, "glasses"), attributes[:1]):
         net = fresh(str(tiny_model), 2, others)
         mine = net.attributes.weight.detach().clone()
@@ -122,12 +141,12 @@ def test_a_run_goes_on_from_a_model(tiny_model: Path, tmp_path: Path) -> None:
     settings = model_settings(str(tiny_model))
     assert {name: getattr(recipe, name) for name in settings} == settings
     assert bank.digest == read_model(tiny_model).bank_digest
-    with np.load(tiny_model / "references.npz") as file:
-        for number, stage in enumerate(stages, 1):
-            images = torch.from_numpy(file[f"stage{number}/image"])
-            found = outputs(stage, images)[0].numpy()
-            # Seven steps so small leave the weights; only the statistics of batch norms have moved.
-            np.testing.assert_allclose(found, file[f"stage{number}/keypoints"], atol=2e-2)
+    file = reference_arrays(tiny_model)
+    for number, stage in enumerate(stages, 1):
+        images = torch.from_numpy(file[f"stage{number}/image"])
+        found = outputs(stage, images)[0].numpy()
+        # Seven steps so small leave the weights; only the statistics of batch norms have moved.
+        np.testing.assert_allclose(found, file[f"stage{number}/keypoints"], atol=2e-2)
     assert main(command) == 0  # a finished run, found as it is
 
 
@@ -135,8 +154,8 @@ def test_a_run_goes_on_from_a_model(tiny_model: Path, tmp_path: Path) -> None:
 def test_a_share_of_the_start_is_kept(stage: int, tiny_model: Path) -> None:
     """With share 0 the network is what it was, with 1 the model; half way lie the weights between."""
     attributes = read_model(tiny_model).attributes
-    with np.load(tiny_model / "references.npz") as file:
-        images, wanted = torch.from_numpy(file[f"stage{stage}/image"]), file[f"stage{stage}/keypoints"]
+    file = reference_arrays(tiny_model)
+    images, wanted = torch.from_numpy(file[f"stage{stage}/image"]), file[f"stage{stage}/keypoints"]
     start = fresh(str(tiny_model), stage, attributes)
     assert start_stage(start, str(tiny_model), stage, [images]) == set()
     torch.manual_seed(1)
@@ -164,8 +183,8 @@ def test_a_share_of_the_start_is_kept(stage: int, tiny_model: Path) -> None:
 def test_a_share_kept_leaves_rectifiers() -> None:
     """A network that lets nothing negative pass still does not, and is exported as quick as it was."""
     net, start = (fresh("face68-nano", 1, read_model(SHIPPED / "face68-nano").attributes) for _ in range(2))
-    with np.load(SHIPPED / "face68-nano" / "references.npz") as file:
-        images = torch.from_numpy(file["stage1/image"])
+    file = reference_arrays(SHIPPED / "face68-nano")
+    images = torch.from_numpy(file["stage1/image"])
     for stage in (net, start):
         start_stage(stage, "face68-nano", 1, [images])
     assert not any(isinstance(module, torch.nn.PReLU) for module in settled(start).modules())
@@ -176,8 +195,8 @@ def test_a_share_kept_leaves_rectifiers() -> None:
 
 def test_what_the_start_does_not_know_is_kept_whole(tiny_model: Path) -> None:
     net, start = (fresh(str(tiny_model), 2, ("glasses",)) for _ in range(2))
-    with np.load(tiny_model / "references.npz") as file:
-        images = torch.from_numpy(file["stage2/image"])
+    file = reference_arrays(tiny_model)
+    images = torch.from_numpy(file["stage2/image"])
     new = start_stage(start, str(tiny_model), 2, [images])
     assert new == {"attributes.weight", "attributes.bias"}
     start_stage(net, str(tiny_model), 2, [images])
@@ -193,9 +212,9 @@ def test_a_run_keeps_its_share_once(tiny_model: Path, tmp_path: Path) -> None:
     assert main(command) == 0
     found = [p / "best.pt" for p in (out / "stage1", out / "stage2")]
     for number, stage in enumerate(load_run(out)[2:], 1):
-        with np.load(tiny_model / "references.npz") as file:
-            images = torch.from_numpy(file[f"stage{number}/image"])
-            wanted = file[f"stage{number}/mixture"]  # keypoints of stage 2 are centred afterwards
+        file = reference_arrays(tiny_model)
+        images = torch.from_numpy(file[f"stage{number}/image"])
+        wanted = file[f"stage{number}/mixture"]  # keypoints of stage 2 are centred afterwards
         np.testing.assert_allclose(outputs(stage, images)[2].numpy(), wanted, atol=2e-5)
     before = [p.read_bytes() for p in found]
     assert main(command) == 0
@@ -233,7 +252,8 @@ def test_a_run_from_a_model_is_another_run(
         (["--scale", "2"], "--from, --scale: the model brings its own"),
         (["--stage1", "run"], "--from, --stage1: each brings a stage 1; give one of the two"),
         (["--box", "image"], "was trained with --box keypoints; say so too"),
-        (["--fusions", "plain", "plain"], "--from, --fusions: the model's are separable already"),
+        (["--fusions", "plain", "plain"], "--from, --fusions: the model brings its own; leave --fusions out"),
+        (["--trunks", "plain", "facemesh-lean"], "--from, --trunks: the model brings its own"),
     ],
 )
 def test_settings_that_the_model_decides_are_not_given(
@@ -261,9 +281,9 @@ def test_a_run_takes_on_separable_fusions(tiny_model: Path, tmp_path: Path) -> N
 
 def test_another_input_size_gives_much_the_same() -> None:
     """Of the same pictures in fewer pixels: clearly nearer than a network that knows the mean shape alone."""
-    with np.load(SHIPPED / "face68" / "references.npz") as file:
-        shown = file["stage2/score"] > 0.5
-        pictures, wanted = file["stage2/image"][shown], file["stage2/keypoints"][shown]
+    file = reference_arrays(SHIPPED / "face68")
+    shown = file["stage2/score"] > 0.5
+    pictures, wanted = file["stage2/image"][shown], file["stage2/keypoints"][shown]
     smaller = np.stack([cv2.resize(p, (144, 144), interpolation=cv2.INTER_AREA) for p in pictures])
     images = torch.from_numpy(smaller)
     plain = fresh("face68", 2, read_model(SHIPPED / "face68").attributes)
