@@ -88,7 +88,9 @@ def choose_precision(
 
 
 def open_backend(name: str, path: Path, precision: str, threads: int | None) -> Backend:
-    """Load an ONNX file.
+    """Load an ONNX file of a model folder.
+
+    With 8 bits the first stage may be in bfloat16: its keypoints only place the second crop.
 
     Args:
         name: as :func:`choose_backend` gave it.
@@ -104,7 +106,8 @@ def open_backend(name: str, path: Path, precision: str, threads: int | None) -> 
         if name == "openvino":
             from edge_kp.backends.openvino import OpenVinoBackend
 
-            return OpenVinoBackend(path, precision, threads)
+            rough = precision == "int8-cpu" and path.name.startswith("stage1.")
+            return OpenVinoBackend(path, precision, threads, bfloat16=rough)
         from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
     except ImportError as error:
         raise BackendError(f"backend {name}: {error}; pip install {name}") from error
