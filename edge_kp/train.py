@@ -100,9 +100,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--trunks",
         nargs=2,
         metavar=("T1", "T2"),
-        help="plain (default); facemesh: starts from MediaPipe's face net; facemesh-lean: the same with less"
-        " work where the image is large, with --from also where the model's is facemesh; lite0: from"
-        " ImageNet, slow, for a teacher",
+        help="plain (default); facemesh: starts from MediaPipe's face net; lite0: from ImageNet, slow, for"
+        " a teacher",
     )
     model(
         "--searches",
@@ -183,16 +182,12 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Kinds of network: a model's, and the one that may take its place in a training that starts from it.
-_BRIDGED = {"fusions": ("plain", "separable"), "trunks": ("facemesh", "facemesh-lean")}
-
-
 def _networks(args: argparse.Namespace) -> dict[str, Any]:
     """Settings of the networks: those given, or those of the model that is started from.
 
     Raises:
-        ModelError: both, and they differ in more than what a start can bridge: sizes, and fusions and trunks
-            that do less (:data:`_BRIDGED`).
+        ModelError: both, and they differ in more than what a start can bridge: sizes, and fusions that become
+            separable.
     """
     pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches", "fusions")
     given = {name: tuple(getattr(args, name)) for name in pairs if getattr(args, name)}
@@ -207,16 +202,15 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
         raise ModelError("--from, --stage1: each brings a stage 1; give one of the two")
     settings = model_settings(args.start)
     settings["sizes"] = given.pop("sizes", settings["sizes"])
-    for name, bridge in _BRIDGED.items():
-        both = zip(settings[name], given.get(name, settings[name]), strict=True)
-        if all(theirs == ours or (theirs, ours) == bridge for theirs, ours in both):
-            settings[name] = given.pop(name, settings[name])
+    fusions = given.pop("fusions", settings["fusions"])
+    if any(theirs not in ("plain", ours) for theirs, ours in zip(settings["fusions"], fusions, strict=True)):
+        raise ModelError("--from, --fusions: the model's are separable already; leave --fusions out")
     for name, value in given.items():
         if settings.get(name) != value:
             raise ModelError(f"--from, --{name}: the model brings its own; leave --{name} out")
     if settings["box_rule"] != args.box:
         raise ModelError(f"--from {args.start}: was trained with --box {settings['box_rule']}; say so too")
-    return settings
+    return settings | {"fusions": fusions}
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -23,7 +23,6 @@ from edge_kp.types import Array
 
 # Channels of every block; the first of a group halves the resolution, but for the first group.
 _GROUPS = ((16, 2), (32, 3), (64, 3), (128, 3), (128, 3))
-_LEAN_GROUPS = ((16, 1), *_GROUPS[1:])
 _GIVEN = (1, 2, 3, 4)  # groups whose maps are given out: at 1/4, 1/8, 1/16 and 1/32 of the image
 _STRAIGHT = 0.3  # share of a training after which every Bent is a ReLU
 _FILE = "modules/face_landmark/face_landmark.tflite"
@@ -67,7 +66,7 @@ def straighten(net: nn.Module, progress: float) -> None:
 class _Block(nn.Module):
     """Depthwise 3×3, then 1×1, around a shortcut, whose missing channels are zero."""
 
-    def __init__(self, inputs: int, outputs: int, halve: bool, shortcut: bool = True) -> None:
+    def __init__(self, inputs: int, outputs: int, halve: bool) -> None:
         super().__init__()
         if halve:
             self.depthwise: nn.Conv2d = SameConv(inputs, inputs, 3, 2, groups=inputs, bias=True)
@@ -75,12 +74,10 @@ class _Block(nn.Module):
             self.depthwise = nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs)
         self.pointwise = nn.Conv2d(inputs, outputs, 1)
         self.bent = Bent(outputs)
-        self.halve, self.missing, self.shortcut = halve, outputs - inputs, shortcut
+        self.halve, self.missing = halve, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.pointwise(self.depthwise(x))
-        if not self.shortcut:
-            return self.bent(y)
         if self.halve:
             x = F.max_pool2d(x, 2, ceil_mode=x.shape[-1] % 2 == 1)
         if self.missing:
@@ -91,28 +88,22 @@ class _Block(nn.Module):
 class FaceMeshTrunk(nn.Module):
     """Feature maps at 1/4, 1/8, 1/16 and 1/32 of the image.
 
-    Args:
-        lean: leave out what costs a CPU most and is missed least, at half of the image's resolution: the
-            second block, and the shortcut past the first that halves.
-
     Attributes:
         channels: of the four maps.
     """
 
     channels = tuple(_GROUPS[group][0] for group in _GIVEN)
 
-    def __init__(self, lean: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.lean = lean
-        groups = _LEAN_GROUPS if lean else _GROUPS
-        inputs = groups[0][0]
+        inputs = _GROUPS[0][0]
         self.stem = SameConv(3, inputs, 3, 2, bias=True)
         self.bent = Bent(inputs)
         self.groups = nn.ModuleList()
-        for at, (outputs, count) in enumerate(groups):
+        for at, (outputs, count) in enumerate(_GROUPS):
             blocks = []
             for i in range(count):
-                blocks.append(_Block(inputs, outputs, at > 0 and i == 0, not lean or at != 1 or i != 0))
+                blocks.append(_Block(inputs, outputs, at > 0 and i == 0))
                 inputs = outputs
             self.groups.append(nn.Sequential(*blocks))
 
@@ -132,13 +123,6 @@ class FaceMeshTrunk(nn.Module):
         Raises:
             BackendError: a package that holds or reads them is missing, or holds another network.
         """
-        if self.lean:
-            whole = FaceMeshTrunk()
-            whole.load_pretrained()
-            self.load_state_dict(
-                {name: value for name, value in whole.state_dict().items() if name in self.state_dict()}
-            )
-            return
         path = _weights_file()
         layers = _layers(path)
         for module in self.modules():

@@ -18,7 +18,7 @@ from edge_kp.training.reading import Reading, Search
 from edge_kp.training.sampling import apply_affine, exact_product, pixel_centres, sample
 from edge_kp.types import Array
 
-TRUNKS = ("plain", "lite0", "facemesh", "facemesh-lean")
+TRUNKS = ("plain", "lite0", "facemesh")
 FUSIONS = ("plain", "separable")
 LARGEST = 4096  # size or width
 MOST_READINGS = 16
@@ -39,7 +39,7 @@ class NetworkConfig:
         readings: how often features are read at the keypoints found so far, to correct them.
         hidden: features of each point in a reading.
         trunk: one of :data:`TRUNKS`; ``lite0`` is pretrained and slow, for a teacher; ``facemesh`` is
-            pretrained on faces, and quick; ``facemesh-lean`` is quicker.
+            pretrained on faces, and quick.
         taught: channels of the teacher's feature map that is foretold in training; 0 without a teacher.
         search: features from which every point is searched on a map of its own, before the readings; 0: it is
             not.
@@ -158,8 +158,7 @@ class StageNet(nn.Module):
         channels: tuple[int, ...] = (w, 2 * w, 4 * w, 5 * w)
         self.pretrained: EfficientNetLite0 | FaceMeshTrunk | None = None
         if config.trunk != "plain":
-            lean = config.trunk == "facemesh-lean"
-            self.pretrained = EfficientNetLite0() if config.trunk == "lite0" else FaceMeshTrunk(lean)
+            self.pretrained = EfficientNetLite0() if config.trunk == "lite0" else FaceMeshTrunk()
             channels = self.pretrained.channels
             self.lateral_quarter = conv_bn(channels[0], w, 1)
         else:

@@ -261,12 +261,6 @@ def _separable_fusion(net: StageNet, model: str, stage: int, images: Sequence[Te
     }
 
 
-def _trunk(weights: Mapping[str, Tensor]) -> str:
-    if "pretrained.stem.weight" not in weights:
-        return "plain"
-    return "facemesh" if "pretrained.groups.0.1.pointwise.weight" in weights else "facemesh-lean"
-
-
 def _shape(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
     """Settings of a stage that its weights tell.
 
@@ -278,7 +272,7 @@ def _shape(weights: Mapping[str, Tensor], folder: Path) -> dict[str, Any]:
     try:
         search = weights.get("search.maps.0.0.weight")
         return {
-            "trunks": _trunk(weights),
+            "trunks": "facemesh" if "pretrained.stem.weight" in weights else "plain",
             "widths": len(weights["lateral_eighth.0.weight"]),
             "readings": sum(name.endswith(".own.weight") for name in weights),
             "hidden": len(weights["readings.0.read.weight"]),

@@ -105,38 +105,6 @@ def test_a_side_that_is_odd_on_the_way_is_rounded_up() -> None:
     assert net(torch.zeros(1, 3, 80, 80)).keypoints.shape == (1, 6, 2)
 
 
-def test_the_lean_one_gives_the_same_maps_from_less() -> None:
-    whole, lean = FaceMeshTrunk().eval(), FaceMeshTrunk(lean=True).eval()
-    missing = whole.state_dict().keys() - lean.state_dict().keys()
-    assert {name.rsplit(".", 2)[0] for name in missing if name.endswith("weight")} == {"groups.0.1"}
-    assert lean.state_dict().keys() < whole.state_dict().keys()
-    assert lean.channels == whole.channels
-    image = torch.zeros(1, 3, 80, 80)
-    assert [m.shape for m in lean(image)] == [m.shape for m in whole(image)]
-
-
-def test_the_lean_one_has_no_shortcut_past_the_first_halving() -> None:
-    lean = FaceMeshTrunk(lean=True)
-    x = torch.rand(1, 16, 8, 8)
-    block = lean.groups[1][0]
-    torch.testing.assert_close(block(x), block.bent(block.pointwise(block.depthwise(x))))
-    following = lean.groups[2][0]
-    y = torch.rand(1, 32, 8, 8)
-    short = torch.nn.functional.pad(torch.nn.functional.max_pool2d(y, 2), (0, 0, 0, 0, 0, 32))
-    torch.testing.assert_close(
-        following(y), following.bent(following.pointwise(following.depthwise(y)) + short)
-    )
-
-
-@weights
-def test_the_lean_one_starts_from_the_same_weights() -> None:
-    whole, lean = FaceMeshTrunk(), FaceMeshTrunk(lean=True)
-    for net in (whole, lean):
-        net.load_pretrained()
-    for name, value in lean.state_dict().items():
-        assert torch.equal(value, whole.state_dict()[name]), name
-
-
 @pytest.mark.parametrize("package", [pytest.param("tflite", marks=weights), "mediapipe"])
 def test_without_a_package_the_next_step_is_named(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)

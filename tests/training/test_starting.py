@@ -23,7 +23,7 @@ from edge_kp.training.facemesh import straighten
 from edge_kp.training.network import NetworkConfig, StageNet, normalise, stage_outputs
 from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import Recipe, load_run
-from edge_kp.training.starting import _trunk, keep_share, model_settings, resampled_layer, start_stage
+from edge_kp.training.starting import keep_share, model_settings, resampled_layer, start_stage
 
 TRAIN = ["--data", "synthetic:60,seed=3", "--validation", "synthetic:20,seed=4", "--part", "stages"]
 TRAIN += ["--batch", "16", "--workers", "0", "--epochs", "1", "1"]
@@ -90,24 +90,6 @@ def test_a_separable_fusion_does_much_what_the_plain_one_did(tiny_model: Path) -
     assert 0 < change < 0.5
     steps = wanted - outputs(plain, images)[1].numpy()
     assert np.abs(outputs(net, images)[0].numpy() - wanted).mean() < 0.5 * np.abs(steps).mean()
-
-
-def test_a_lean_trunk_takes_over_what_it_has_of_the_models() -> None:
-    """And is told from a whole one by its weights, as they stand in an exported file."""
-    model = str(SHIPPED / "face68-nano")
-    whole = fresh(model, 2, read_model(SHIPPED / "face68-nano").attributes)
-    templates = whole.bank.view(len(whole.bank), -1, 2).numpy()
-    net = StageNet(replace(whole.config, trunk="facemesh-lean"), templates)
-    images = torch.from_numpy(reference_arrays(SHIPPED / "face68-nano")["stage2/image"])
-    for stage in (whole, net):
-        assert start_stage(stage, model, 2, [images]) == set()
-    theirs = dict(whole.named_parameters())
-    for name, value in net.named_parameters():
-        if name.startswith("pretrained."):
-            assert torch.equal(value, theirs[name]), name
-    assert outputs(net, images)[0].isfinite().all()
-    assert _trunk(dict(settled(whole).named_parameters())) == "facemesh"
-    assert _trunk(dict(settled(net).named_parameters())) == "facemesh-lean"
 
 
 def test_batch_norms_of_a_started_network_know_their_images(tiny_model: Path) -> None:
@@ -252,8 +234,7 @@ def test_a_run_from_a_model_is_another_run(
         (["--scale", "2"], "--from, --scale: the model brings its own"),
         (["--stage1", "run"], "--from, --stage1: each brings a stage 1; give one of the two"),
         (["--box", "image"], "was trained with --box keypoints; say so too"),
-        (["--fusions", "plain", "plain"], "--from, --fusions: the model brings its own; leave --fusions out"),
-        (["--trunks", "plain", "facemesh-lean"], "--from, --trunks: the model brings its own"),
+        (["--fusions", "plain", "plain"], "--from, --fusions: the model's are separable already"),
     ],
 )
 def test_settings_that_the_model_decides_are_not_given(
