@@ -216,7 +216,8 @@ class StageNet(nn.Module):
         for reading, of_image in zip(self.readings, contexts, strict=True):
             hidden, step = reading(local, of_image, found[-1])
             found.append(found[-1] + step if self.config.residual else found[-1])
-        visibility = self.visibility(hidden.flatten(0, 1)).unflatten(0, (-1, self.points))
+        # One number of each point: a sum, for which no runtime needs a matrix product.
+        visibility = (hidden * self.visibility.weight).sum(2) + self.visibility.bias
         if correction is not None:
             found = [apply_affine(correction, points) for points in found]
         return StageOutput(
@@ -224,7 +225,7 @@ class StageNet(nn.Module):
             found[0],
             logits,
             score.float().squeeze(1),
-            visibility.float().squeeze(2),
+            visibility.float(),
             attributes.float(),
             correction,
             tuple(found[1:-1]),

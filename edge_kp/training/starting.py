@@ -215,6 +215,10 @@ def _readings(net: StageNet, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
         name = f"readings.{at}"
         read, refine = weights.get(f"{name}.read.weight"), weights.get(f"{name}.refine.weight")
         embedding = weights.get(f"{name}.embedding")
+        for what, parameter in reading.step.named_parameters():
+            step = weights.get(f"{name}.step.{what}")
+            if step is not None and step.numel() == parameter.numel():
+                found[f"{name}.step.{what}"] = step.view(parameter.shape)
         if read is not None and read.ndim == 2 and read.numel() == reading.read.weight.numel():
             found[f"{name}.read.weight"] = unsettled_read(read, reading.SIDE)
         if refine is not None and refine.ndim == 2:
