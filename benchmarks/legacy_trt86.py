@@ -1,8 +1,8 @@
 """Time and exactness of a model in TensorRT 8.6: ``python -m benchmarks.legacy_trt86``.
 
 UNTESTED: it has not run on a GPU yet. It is for a GPU that TensorRT-RTX does not take and where no TensorRT
-10 is; the package itself needs one of them. numpy and tensorrt 8.6 (Python 3.10) are all it asks for: the GPU
-is reached through the driver's own library.
+10 is; the package itself needs one of them. numpy and tensorrt 8.6 (Python 3.10) are all it asks for, and
+opencv-python to be exact about results: the GPU is reached through the driver's own library.
 
 TensorRT 8.6 chooses the types of a network by itself: ``fp32`` and ``fp16`` are the FP32 file without and
 with the flag FP16, ``int8`` is the int8 file with the flags INT8 and FP16. So ``fp16`` rounds coordinates,
@@ -261,18 +261,20 @@ def differences(engine: Engine, reference: Arrays) -> dict[str, dict[str, float]
 
 
 def references(folder: Path, notes: Notes) -> dict[str, Arrays]:
-    """network → ``image`` and outputs, of the model's stored pictures."""
+    """network → ``image`` and outputs, of the model's stored pictures; none where no OpenCV reads them."""
     try:
-        with np.load(folder / "references.npz") as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        notes.failed["parity"] = f"the model's stored pictures cannot be read ({error})"
+        from edge_kp.errors import EdgeKpError
+        from edge_kp.modeldir import read_model
+        from edge_kp.parity import load_references
+    except ImportError as error:
+        notes.failed["parity"] = f"the model's stored pictures need {error.name}: pip install opencv-python"
         return {}
-    found: dict[str, Arrays] = {}
-    for name, value in arrays.items():
-        network, _, output = name.partition("/")
-        found.setdefault(network, {})[output] = value
-    return found
+    try:
+        found = load_references(folder, read_model(folder))
+    except EdgeKpError as error:
+        notes.failed["parity"] = str(error)
+        return {}
+    return {name: {"image": kept.images, **kept.outputs} for name, kept in found.items()}
 
 
 def candidates(

@@ -7,6 +7,7 @@ PyTorch gave for them in float32 on a CPU. No PyTorch is needed to compare.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,25 +113,31 @@ def _references(network: str, entries: dict[str, Array]) -> References:
     images: list[Array] = []
     while (packed := entries.pop(f"image/{len(images)}", None)) is not None:
         images.append(_unpacked(network, packed))
-    if not images:
-        raise ValueError(f"{network}: no images")
+    if not images or any(name.startswith("image/") for name in entries):
+        raise ValueError(f"{network}: no images, or not all")
     return References(np.stack(images), entries)
 
 
 def _packed(image: Array) -> Array:
-    """uint8 BGR (S, S, 3) → (bytes,), without loss."""
-    done, packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])
-    assert done
+    """uint8 BGR (S, S, 3) → (bytes,), without loss. Raises: ModelError: this OpenCV writes no WebP."""
+    try:
+        done, packed = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    except cv2.error:
+        done = False
+    if not done:
+        raise ModelError(f"OpenCV {cv2.__version__} cannot write WebP; pip install opencv-python")
     return packed
 
 
 def _unpacked(network: str, packed: Array) -> Array:
     """Inverse of :func:`_packed`. Raises: ValueError: no such image."""
-    if packed.dtype == np.uint8 and packed.ndim == 1 and packed.size:
-        image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
-        if image is not None:
-            return image
-    raise ValueError(f"{network}: an image that OpenCV {cv2.__version__} cannot read as WebP")
+    image = None
+    if packed.dtype == np.uint8 and packed.ndim == 1 and packed[:4].tobytes() == b"RIFF":
+        with suppress(cv2.error):
+            image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{network}: an image that OpenCV {cv2.__version__} cannot read as WebP")
+    return image
 
 
 def _check_reference(network: str, reference: References, size: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from reference_arrays import reference_arrays
@@ -16,7 +18,7 @@ from edge_kp.backends import open_backend
 from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import PRECISIONS, SHIPPED, checked_file, file_digest, read_model, shipped_models
-from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, table
+from edge_kp.parity import FILE, TOLERANCE, Row, compare, load_references, save_references, table
 from edge_kp.run import main
 
 
@@ -206,13 +208,33 @@ def test_references_that_would_compare_nothing_are_refused(
         load_references(copy, read_model(copy))
 
 
+def as_png(packed: np.ndarray) -> np.ndarray:
+    return cv2.imencode(".png", cv2.imdecode(packed, cv2.IMREAD_COLOR))[1]
+
+
+def test_pictures_come_back_as_they_were(copy: Path) -> None:
+    rng, spec = np.random.default_rng(0), read_model(copy)
+    references = load_references(copy, spec)
+    images = rng.integers(0, 256, references["stage1"].images.shape, np.uint8)
+    save_references(copy, {**references, "stage1": replace(references["stage1"], images=images)})
+    trust(copy, FILE)
+    again = load_references(copy, read_model(copy))
+    assert again.keys() == references.keys()
+    np.testing.assert_array_equal(again["stage1"].images, images)
+    for name, reference in references.items():
+        assert again[name].outputs.keys() == reference.outputs.keys()
+        for output, value in reference.outputs.items():
+            np.testing.assert_array_equal(again[name].outputs[output], value)
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
         (lambda packed: packed[: len(packed) // 2], "an image that OpenCV .* cannot read as WebP"),
         (lambda packed: packed[:0], "an image that OpenCV .* cannot read as WebP"),
         (lambda packed: packed.astype(float), "an image that OpenCV .* cannot read as WebP"),
-        (lambda packed: None, "no images"),
+        (lambda packed: as_png(packed), "an image that OpenCV .* cannot read as WebP"),
+        (lambda packed: None, "no images, or not all"),
     ],
 )
 def test_pictures_that_cannot_be_read_are_refused(

@@ -90,7 +90,8 @@ def choose_precision(
 def open_backend(name: str, path: Path, precision: str, threads: int | None) -> Backend:
     """Load an ONNX file of a model folder.
 
-    With 8 bits the first stage may be in bfloat16: its keypoints only place the second crop.
+    With 8 bits the first stage may be in bfloat16: its keypoints only place the second crop, and of both
+    stages' scores the lower one counts.
 
     Args:
         name: as :func:`choose_backend` gave it.

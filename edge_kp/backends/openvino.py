@@ -21,8 +21,8 @@ class OpenVinoBackend(Backend):
 
     Args:
         threads: inference threads; None leaves the choice to OpenVINO.
-        bfloat16: compute in 16 bits where the processor has instructions for them (AVX-512 BF16, AMX).
-            Coordinates are then right to about a thousandth of the crop.
+        bfloat16: compute in 16 bits what the file has in FP32, where the processor has instructions for that
+            (AVX-512 BF16, AMX). Coordinates are then right to about a five-hundredth of the crop.
 
     Raises:
         BackendError: OpenVINO cannot load the file.

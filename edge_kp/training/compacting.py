@@ -132,15 +132,15 @@ def _derive(graph: onnx.GraphProto, exact: Mapping[str, Array]) -> None:
     for node in graph.node:
         name = node.input[0] if node.op_type == "DequantizeLinear" else ""
         source = name.removesuffix(_QUANTISED)
-        if source not in exact or source in constants or name not in constants:
+        if source not in exact or source in constants or not constants.keys() >= set(node.input):
             continue
-        if constants[name].data_type != TensorProto.INT8:  # biases have 32 bits
+        if constants[name].data_type != TensorProto.INT8 or len(node.input) != 3:  # biases have 32 bits
             continue
         scale, zero = (numpy_helper.to_array(constants[other]) for other in node.input[1:3])
         values = exact[source]
         along = [1] * values.ndim
         if scale.ndim:
-            along[next(attribute.i for attribute in node.attribute if attribute.name == "axis")] = -1
+            along[next((a.i for a in node.attribute if a.name == "axis"), 1)] = -1
         rounded = np.rint(values / scale.reshape(along)) + zero.reshape(along)
         if np.array_equal(np.clip(rounded, -128, 127), numpy_helper.to_array(constants[name])):
             constants.pop(name).CopyFrom(numpy_helper.from_array(values, source))
@@ -162,7 +162,7 @@ def _strip(graph: onnx.GraphProto, keep_weights: bool) -> None:
         names.update({name: name for name in (t.name.removesuffix(HALF) for t in graph.initializer)})
 
     def short(name: str) -> str:
-        if name.endswith(HALF):
+        if name.endswith(HALF) and name not in names:
             return short(name.removesuffix(HALF)) + HALF
         return names.setdefault(name, f"v{len(names)}") if name else ""
 

@@ -41,6 +41,17 @@ def test_any_batch_gives_what_onnx_runtime_gives(tiny_model: Path, network: str)
     assert all(len(values) == 0 for values in empty.values())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int8-cpu"])
+@pytest.mark.parametrize("network", ["stage1", "stage2", "locator", "cascade"])
+def test_bfloat16_is_asked_for_in_one_file_alone(
+    monkeypatch: pytest.MonkeyPatch, network: str, precision: str
+) -> None:
+    asked = {}
+    monkeypatch.setattr(OpenVinoBackend, "__init__", lambda self, *args, **more: asked.update(more))
+    open_backend("openvino", Path(f"{network}.{precision}.onnx"), precision, 1)
+    assert asked == {"bfloat16": (network, precision) == ("stage1", "int8-cpu")}
+
+
 @pytest.mark.parametrize("network", ["stage1", "stage2", "locator"])
 def test_bfloat16_is_for_what_places_the_second_crop_and_where_the_processor_has_it(network: str) -> None:
     folder = SHIPPED / "face68"

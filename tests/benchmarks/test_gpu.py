@@ -422,6 +422,24 @@ def test_the_legacy_benchmark_needs_numpy_alone():
     assert done.stdout.split() == []
 
 
+def test_the_legacy_benchmark_reads_the_pictures_of_a_model(monkeypatch, tmp_path):
+    folder, notes = ROOT / "edge_kp" / "models" / "face68", gpu_measure.Notes()
+    found = legacy_trt86.references(folder, notes)
+    assert {name: kept["image"].shape[1:] for name, kept in found.items()} == {
+        "stage1": (64, 64, 3),
+        "stage2": (160, 160, 3),
+        "cascade": (272, 272, 3),
+        "locator": (320, 320, 3),
+    }
+    assert found["stage2"]["keypoints"].shape == (len(found["stage2"]["image"]), 68, 2)
+    assert notes.failed == {}
+    assert legacy_trt86.references(tmp_path, notes) == {}
+    assert "model.json" in notes.failed.pop("parity")
+    monkeypatch.setitem(sys.modules, "edge_kp.parity", None)
+    assert legacy_trt86.references(folder, notes) == {}
+    assert "pip install opencv-python" in notes.failed["parity"]
+
+
 # ---- gpu_check.sh ---------------------------------------------------------------------------------------
 
 
