@@ -221,8 +221,7 @@ class Crop:
             y0, y1 = _inside(math.floor(y0) - block, math.ceil(y1) + block + 1, height)
             bx, by = min(block, x1 - x0), min(block, y1 - y0)  # a frame may be thinner than a block
             w, h = (x1 - x0) // bx, (y1 - y0) // by
-            part = image[y0 : y0 + h * by, x0 : x0 + w * bx]
-            image = cv2.resize(part, (w, h), interpolation=cv2.INTER_AREA)
+            image = _block_means(image[y0 : y0 + h * by, x0 : x0 + w * bx], bx, by)
             # A small pixel's centre lies at block * x + (block - 1) / 2 of the part.
             to_part = np.array([[bx, 0, x0 + (bx - 1) / 2], [0, by, y0 + (by - 1) / 2]])
             to_pixels = compose(to_pixels, to_part)
@@ -231,6 +230,18 @@ class Crop:
         return cv2.warpAffine(
             image, to_pixels, (self.size, self.size), crop, flags=cv2.INTER_LINEAR, borderMode=border
         )
+
+
+def _block_means(image: Array, x: int, y: int) -> Array:
+    """Means of blocks of x × y pixels, which fill the image. Halved again and again where that is possible:
+    for that OpenCV has code that takes a third of the time.
+    """
+    while x > 1 or y > 1:
+        by_x, by_y = (n if n % 2 else 2 for n in (x, y))
+        height, width = image.shape[:2]
+        image = cv2.resize(image, (width // by_x, height // by_y), interpolation=cv2.INTER_AREA)
+        x, y = x // by_x, y // by_y
+    return image
 
 
 def _inside(low: int, high: int, length: int) -> tuple[int, int]:
