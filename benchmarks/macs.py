@@ -144,6 +144,8 @@ def _parameters(model: onnx.ModelProto) -> int:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             scales.update(node.input[1:])
             quantised.add(node.input[0])
+    # A compact file may keep some of them in 16 bits.
+    scales.update(n.input[0] for n in model.graph.node if n.op_type == "Cast" and n.output[0] in scales)
     return sum(
         math.prod(tensor.dims)
         for name, tensor in _stored(model)

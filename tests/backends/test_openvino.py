@@ -62,6 +62,8 @@ def test_bfloat16_is_for_what_places_the_second_crop_and_where_the_processor_has
     name = "boxes" if network == "locator" else "keypoints"
     away = np.abs(seen[name] - plain[name])
     native = "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    more = open_backend("openvino", path, "int8-cpu", 2).run(images)
+    np.testing.assert_array_equal(more[name], seen[name])
     if network == "stage1" and native:
         assert 0 < away.mean() < TOLERANCE["int8-cpu"].points[0]
     else:
