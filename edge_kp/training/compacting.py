@@ -120,9 +120,9 @@ def _network(path: Path) -> str:
 
 
 def _floats(model: onnx.ModelProto) -> dict[str, Array]:
-    """Name → weights of a network in FP32, of those that fill a place of their own."""
+    """Name → weights of a network in FP32, of those that move out of its file."""
     found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return {name: value for name, value in found.items() if value.size >= SMALLEST and _fits_half(value)}
+    return {name: value for name, value in found.items() if value.size >= SMALLEST}
 
 
 def _derive(graph: onnx.GraphProto, exact: Mapping[str, Array]) -> None:
@@ -152,6 +152,8 @@ def _derive(graph: onnx.GraphProto, exact: Mapping[str, Array]) -> None:
 
 def _strip(graph: onnx.GraphProto, keep_weights: bool) -> None:
     """Leave out the shapes between the nodes, which every runtime finds for itself, and long names.
+
+    FP32 results change in the last bit in ONNX Runtime, which joins nodes by the shapes it is told.
 
     Args:
         keep_weights: leave them their names, by which a training that starts from the file finds them.

@@ -60,8 +60,9 @@ def test_every_network_gives_what_it_gave(loose: Path, tight: Path) -> None:
         images = references[name.split(".")[0]].images
         expected, seen = (OnnxRuntimeBackend(folder / name).run(images) for folder in (loose, tight))
         for output, value in expected.items():
-            # ONNX Runtime may add numbers of 32 bits in another order where they have other names.
-            np.testing.assert_allclose(seen[output], value, rtol=0, atol=1e-6, err_msg=f"{name} {output}")
+            # Without the shapes in an FP32 file ONNX Runtime joins other nodes, and adds in another order.
+            atol = 1e-6 if ".fp32." in name else 0
+            np.testing.assert_allclose(seen[output], value, rtol=0, atol=atol, err_msg=f"{name} {output}")
 
 
 def test_openvino_gives_the_very_same_in_8_bits(loose: Path, tight: Path) -> None:
