@@ -1,9 +1,9 @@
 """What each precision costs in accuracy and gains in time on a CPU: ``python -m benchmarks.precision``.
 
 Accuracy: every file that the model has, staged and fused, on labelled photos with jittered boxes. Time: one
-frame of the shipped clip with one box on one core, crops and Python included; the candidates take turns, so
-that a change of the machine's speed meets all of them. The ratio of medians to FP32 in ONNX Runtime is the
-figure to compare over machines.
+frame of the shipped clip with one box on one core, crops and Python included; the candidates take turns of
+``--chunk`` calls, so that a change of the machine's speed meets all of them. The ratio of medians to FP32 in
+ONNX Runtime is the figure to compare over machines.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _run(args: argparse.Namespace) -> None:
         calls[name] = lambda c=cascade: c(image, [box])  # type: ignore[misc]
         if name.endswith("staged"):
             calls[name.replace("staged", "stage 2 alone")] = lambda c=cascade: c.refine(image, points)  # type: ignore[misc]
-    times = measure(calls, args.rounds)
+    times = measure(calls, args.rounds, args.chunk)
     for name, spread in times.items():
         base_name = BASE if not name.endswith("alone") else BASE.replace("staged", "stage 2 alone")
         spread["times_as_fast"] = round(times[base_name]["median_ms"] / spread["median_ms"], 3)
@@ -84,6 +84,7 @@ def _run(args: argparse.Namespace) -> None:
             "model": spec.name,
             "threads": 1,
             "rounds": args.rounds,
+            "chunk": args.chunk,
             "accuracy": accuracy,
             "one_core_ms": times,
             "bytes": sizes,
@@ -96,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.precision", description=__doc__)
     parser.add_argument("--model", default="face68")
     parser.add_argument("--data", action="append", default=[], metavar="SPEC", help=DATA_HELP)
-    parser.add_argument("--rounds", type=positive, default=300)
+    parser.add_argument("--rounds", type=positive, default=40)
+    parser.add_argument("--chunk", type=positive, default=25, help="calls of each in a round (default 25)")
     parser.add_argument("--name", default="precision", help="of the result file")
     return run_cli(_run, parser, argv)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from edge_kp.backends import choose_backend, choose_precision, open_backend
 from edge_kp.backends.base import Backend
-from edge_kp.cascade import Cascade, CascadeResult, FusedCascade
+from edge_kp.cascade import Cascade, FusedCascade
+from edge_kp.cascade_result import CascadeResult
 from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import tight_box

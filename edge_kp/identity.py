@@ -10,7 +10,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from edge_kp.cascade import CascadeResult
+from edge_kp.cascade_result import CascadeResult
 from edge_kp.geometry import tight_box
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.types import Array, Detection

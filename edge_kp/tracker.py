@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from edge_kp.cascade import CascadeResult
+from edge_kp.cascade_result import CascadeResult
 from edge_kp.detector import Detector, check_image
 from edge_kp.geometry import box_iou, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place

@@ -27,7 +27,8 @@ FLOORS = {
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),
     **dict.fromkeys(("modeldir", "parity", "contract", "backends", "triton"), 2),
-    **dict.fromkeys(("stage", "cascade", "locator", "detector", "identity", "together", "tracker"), 3),
+    **dict.fromkeys(("stage", "cascade", "cascade_result", "locator", "detector"), 3),
+    **dict.fromkeys(("identity", "together", "tracker"), 3),
     "": 3,  # the package itself: the public names
     "templates.__main__": ATTIC,
     "live": LIVE,
