@@ -20,7 +20,8 @@ from edge_kp.backends import choose_backend
 from edge_kp.errors import BackendError, SourceError
 from edge_kp.live.following import Together, share_cores
 from edge_kp.live.frames import Frame
-from edge_kp.live.pipeline import Pipeline, Worker
+from edge_kp.live.parts import Worker
+from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.statistics import Result, Summary
 from edge_kp.types import Array
 

@@ -41,7 +41,8 @@ from edge_kp.live.memory import GiveBack, few_arenas
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Painter
 from edge_kp.live.page import PageSink, Recording
-from edge_kp.live.pipeline import Pipeline, Sink, Worker
+from edge_kp.live.parts import Sink, Worker
+from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.sinks import VideoSink
 from edge_kp.live.source import open_source
 from edge_kp.live.statistics import Result, Statistics, Summary

@@ -26,7 +26,8 @@ from edge_kp.cli import positive, run_cli
 from edge_kp.errors import BackendError
 from edge_kp.live.following import Together, decoding_threads
 from edge_kp.live.frames import CaptureOptions, Frame, Source
-from edge_kp.live.pipeline import Pipeline, Worker
+from edge_kp.live.parts import Worker
+from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.source import open_source
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"

@@ -24,8 +24,9 @@ from edge_kp.live.memory import GiveBack, few_arenas
 from edge_kp.live.messages import MqttSink, UdpSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
 from edge_kp.live.page import PageSink
+from edge_kp.live.parts import Worker
 from edge_kp.live.pictures import is_picture
-from edge_kp.live.pipeline import Pipeline, Worker
+from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.preview import Preview, display_available
 from edge_kp.live.sinks import ImageSink, VideoSink
 from edge_kp.live.source import open_lasting

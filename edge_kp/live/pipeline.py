@@ -11,19 +11,17 @@ as long as there is another; any other error of a thread stops all of them and i
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from types import FrameType
-from typing import Protocol
 
 from edge_kp.errors import SinkError
 from edge_kp.live.channel import Channel, Inbox
-from edge_kp.live.following import Found
 from edge_kp.live.frames import Frame, Source
+from edge_kp.live.parts import Sink, Window, Worker
+from edge_kp.live.signals import caught_signals
 from edge_kp.live.statistics import Result, Statistics, Summary
 
 log = logging.getLogger(__name__)
@@ -35,54 +33,6 @@ _SINK_THREAD = "edge_kp sink "
 DRAIN_S = 1.0
 GRACE_S = 1.5
 FAILED_IN_A_ROW = 30  # frames; then it is no matter of a frame
-
-
-class Worker(Protocol):
-    """What runs in the inference thread."""
-
-    def update(self, frames: Sequence[Frame]) -> list[Found]:
-        """What is in each of the frames, which are of different sources."""
-
-
-class Sink(Protocol):
-    """An output with a thread of its own.
-
-    Attributes:
-        name: what to call it, usually its path.
-    """
-
-    name: str
-
-    @property
-    def source(self) -> int | None:
-        """Number of the only source whose results it takes; None takes those of all."""
-
-    def write(self, result: Result) -> None:
-        """Take the next result.
-
-        Raises:
-            SinkError: the output cannot go on; it is closed then and gets no more.
-        """
-
-    def close(self) -> None:
-        """Finish the output; called once, whatever happened before.
-
-        Raises:
-            SinkError: what was written is not whole.
-        """
-
-
-class Window(Protocol):
-    """The preview; called from the main thread only."""
-
-    def show(self, result: Result) -> None:
-        """Put a result up."""
-
-    def wants_to_quit(self) -> bool:
-        """Handle window events for a few milliseconds; True once the user wants to end."""
-
-    def close(self) -> None:
-        """Take the window away."""
 
 
 class _Lane:
@@ -166,7 +116,7 @@ class Pipeline:
         for sink, output in zip(self._sinks, self._outputs, strict=True):
             name = _SINK_THREAD + sink.name
             workers.append(threading.Thread(target=self._sink, args=(sink, output), name=name, daemon=True))
-        with self._catch_signals():
+        with caught_signals(self._note_signal):
             for thread in (*captures, *workers):
                 thread.start()
             try:
@@ -192,6 +142,10 @@ class Pipeline:
             self.stats.drop(lane.frames.close())
         for source in self._sources:
             source.stop()
+
+    def _note_signal(self, number: int) -> None:
+        """Leave a mark for the waiting loop: to take a lock here could deadlock with what is interrupted."""
+        self._signal = number
 
     def _fail(self, error: BaseException) -> None:
         self._note(error)
@@ -361,28 +315,3 @@ class Pipeline:
                 log.warning("%s did not finish in time: its file may be incomplete", thread.name)
             elif thread.is_alive():
                 log.debug("%s did not end in time and was left behind", thread.name)
-
-    @contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        """Turn signals into an orderly end.
-
-        The handler only leaves a mark, which the waiting loop sees: taking a lock in it could deadlock with
-        the code it interrupts. Further signals change nothing, so an impatient second Ctrl-C harms no file.
-        """
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            self._signal = number
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        hang_up = getattr(signal, "SIGHUP", None)
-        if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # nohup ignores it
-            numbers.append(hang_up)
-        previous = {number: signal.signal(number, note) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

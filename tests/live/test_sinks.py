@@ -14,8 +14,8 @@ import edge_kp.live.sinks as sinks_module
 from edge_kp.errors import SinkError
 from edge_kp.live.frames import Frame
 from edge_kp.live.lines import JsonlSink
-from edge_kp.live.pipeline import Result
 from edge_kp.live.sinks import ImageSink, VideoSink, fit
+from edge_kp.live.statistics import Result
 from edge_kp.types import Detection
 
 linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
@@ -75,7 +75,7 @@ import numpy as np
 from edge_kp.errors import SinkError
 from edge_kp.live.lines import JsonlSink
 from edge_kp.live.sinks import VideoSink
-from edge_kp.live.pipeline import Result
+from edge_kp.live.statistics import Result
 from edge_kp.live.frames import Frame
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
