@@ -35,6 +35,7 @@ MODULES = (
     "edge_kp.tracker",
     "edge_kp.live.source",
     "edge_kp.live.frames",
+    "edge_kp.live.parts",
     "edge_kp.live.pipeline",
     "edge_kp.live.following",
     "edge_kp.live.statistics",

@@ -33,6 +33,7 @@ them, are behind the commands (`edge-kp --help`) and may change.
 - `edge_kp.tracker`: objects over the frames of a video
 - `edge_kp.live.source`: cameras, clips, pictures and streams as sources
 - `edge_kp.live.frames`: what a source is
+- `edge_kp.live.parts`: what the loop joins: workers, outputs, the preview
 - `edge_kp.live.pipeline`: the running loop
 - `edge_kp.live.following`: the loop's worker, a tracker for each source
 - `edge_kp.live.statistics`: results, counts and times of a run
