@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from edge_kp import Detector, Tracker
 from edge_kp.backends import choose_backend
 from edge_kp.errors import BackendError, SourceError
 from edge_kp.live.following import Together, share_cores
-from edge_kp.live.frames import Frame
+from edge_kp.live.frames import Frame, clock
 from edge_kp.live.parts import Worker
 from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.statistics import Result, Summary
@@ -132,13 +131,13 @@ class Memory:
         if self._stopped.is_set() or self.made == self._count:
             return None
         if self.made == 0:
-            self._start = time.monotonic()
+            self._start = clock()
         due = self._start + self.made / FPS
-        if self.live and self._stopped.wait(max(0.0, due - time.monotonic())):
+        if self.live and self._stopped.wait(max(0.0, due - clock())):
             return None
         image = self._pictures[(self._first + self.made) % len(self._pictures)]
         # A camera that is read late has taken its picture in time nevertheless.
-        captured = due if self.live else time.monotonic()
+        captured = due if self.live else clock()
         self.made += 1
         return Frame(self.made - 1, (self.made - 1) / FPS, captured, image)
 
@@ -154,7 +153,7 @@ class Shown:
     """An output that keeps when each result came, how old it was, and how many objects it held.
 
     Attributes:
-        rows: ``time.monotonic()``, age in seconds, objects, number of the frame in its source, number of
+        rows: :func:`clock`, age in seconds, objects, number of the frame in its source, number of
             the source.
     """
 
@@ -163,7 +162,7 @@ class Shown:
     rows: list[Row] = field(default_factory=list)
 
     def write(self, result: Result) -> None:
-        now = time.monotonic()
+        now = clock()
         frame = result.frame
         self.rows.append((now, now - frame.captured, len(result.detections), frame.index, frame.source))
 

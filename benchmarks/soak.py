@@ -59,7 +59,7 @@ class Failing(Together):
 
     failures = 0
 
-    def update(self, frames: Sequence[Frame]) -> list[Found]:
+    def update(self, frames: Sequence[Frame]) -> list[Found | Exception]:
         if self.failures > 0:
             self.failures -= 1
             raise BackendError("out of memory, as the soak has it")

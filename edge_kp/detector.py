@@ -17,7 +17,7 @@ from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
-from edge_kp.geometry import tight_box
+from edge_kp.geometry import box_area, box_iou, tight_box
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
@@ -27,6 +27,7 @@ from edge_kp.types import Array, Detection, HeadPose
 CASCADES = ("auto", "fused", "staged")
 # On a CPU OpenCV crops faster than GridSample; on a GPU every return to the host costs more than the crop.
 FUSED_IS_FASTER = ("tensorrt",)
+DOUBLE = 0.6  # IoU of two results, above which they show the same object
 FARTHEST = 2.0**24  # pixels from the corner of the frame: beyond, float32 leaves pixels out
 
 
@@ -114,8 +115,7 @@ class Detector:
                 every box gives one detection, whatever its score.
 
         Returns:
-            Detections numbered from 0: in the order of ``boxes``, or largest first, those below the
-            model's score threshold left out.
+            Detections numbered from 0: in the order of ``boxes``, or largest first, see :meth:`found`.
 
         Raises:
             ValueError: an image or box of another form.
@@ -126,8 +126,19 @@ class Detector:
         located = time.perf_counter() - start if boxes is None else 0.0
         result = self.cascade(image, wanted)
         self.last_seconds = {"locate": located, **result.seconds}
-        keep = range(len(wanted)) if boxes is not None else self.present(result)
+        keep = range(len(wanted)) if boxes is not None else self.found(result)
         return [self.detection(result, i, number) for number, i in enumerate(keep)]
+
+    def found(self, result: CascadeResult) -> list[int]:
+        """Which results of a cascade are objects of a frame, largest first: those that reach the score
+        threshold, and of several on the same object the one with the highest score.
+        """
+        boxes: dict[int, Array] = {}
+        for i in sorted(self.present(result), key=lambda i: -float(result.score[i])):
+            box = tight_box(result.keypoints[i])
+            if all(box_iou(box, other) <= DOUBLE for other in boxes.values()):
+                boxes[i] = box
+        return sorted(boxes, key=lambda i: -box_area(boxes[i]))
 
     def present(self, result: CascadeResult) -> list[int]:
         """Which results of a cascade reach the score threshold."""

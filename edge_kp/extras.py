@@ -1,8 +1,9 @@
-"""The optional dependencies: how to get those of a feature."""
+"""The optional dependencies: which are there, and how to get those of a feature."""
 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 
 
 def install(extra: str) -> str:
@@ -16,3 +17,9 @@ def install(extra: str) -> str:
     except PackageNotFoundError:
         return f"pip install '.[{extra}]' in the project's folder"
     return f"pip install 'edge-kp[{extra}]'"
+
+
+def installed(module: str) -> bool:
+    """Is there a module of this name? A mere folder of that name, as one of models may be called, is none."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None

@@ -165,6 +165,12 @@ def jitter_box(box: Array, rng: np.random.Generator, amount: float = 0.1) -> Arr
     return np.array([cx - w * k, cy - h * k, cx + w * k, cy + h * k], np.float32)
 
 
+def box_area(box: Array) -> float:
+    """Of a (4,) box; 0 where it is empty."""
+    x0, y0, x1, y1 = box.tolist()
+    return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+
+
 def box_iou(a: Array, b: Array) -> float:
     """Intersection over union of two (4,) boxes; 0 where both are empty."""
     w = min(a[2], b[2]) - max(a[0], b[0])
@@ -254,12 +260,14 @@ def square_crop(box: Array, size: int, scale: float, angle: float = 0.0) -> Crop
     """Upright (or turned by ``angle`` radians) square around a box, ``scale`` times its longer side.
 
     Raises:
-        ValueError: the box is empty, inverted or not finite.
+        ValueError: the box is a point, inverted or not finite; a line may be the box of points in a row.
     """
     x0, y0, x1, y1 = (float(v) for v in box)
     side = max(x1 - x0, y1 - y0) * scale
     if not math.isfinite(side + x0 + y0 + x1 + y1) or x1 < x0 or y1 < y0 or side <= 0:
-        raise ValueError(f"expected a box [x0, y0, x1, y1] with x1 > x0 and y1 > y0, got {[x0, y0, x1, y1]}")
+        raise ValueError(
+            f"expected a box [x0, y0, x1, y1] with x1 > x0 or y1 > y0, none less, got {[x0, y0, x1, y1]}"
+        )
     turn = similarity(angle, 1 / side)
     centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
     return Crop(np.column_stack([turn[:, :2], 0.5 - turn[:, :2] @ centre]), size)

@@ -73,7 +73,8 @@ class Track:
     """An object that is followed, or was until a while ago.
 
     Attributes:
-        shown: the last detection as told to the user, keypoints filtered.
+        shown: the last detection as told to the user, who may do with it as he likes; keypoints filtered.
+        at: its box, of the track's own.
         look: running mean of its looks, while it was seen clearly.
         box, time: where it was last seen clearly, and when, seconds.
         motion: running mean of the speed of its middle, x + iy, pixels per second.
@@ -85,6 +86,7 @@ class Track:
     id: int
     filter: KeypointFilter
     shown: Detection
+    at: Array
     look: Array
     box: Array
     time: float
@@ -100,9 +102,9 @@ class Track:
             return
         self.doubt = None
         if now > self.time:
-            speed = (_middle(self.shown.box) - _middle(self.box)) / (now - self.time)
+            speed = (_middle(self.at) - _middle(self.box)) / (now - self.time)
             self.motion = 0.8 * self.motion + 0.2 * speed
-        self.box, self.time = self.shown.box, now
+        self.box, self.time = self.at, now
         self.seen += 1
         if self.seen % LOOK_EVERY == 0:
             self.look = 0.8 * self.look + 0.2 * sight.look

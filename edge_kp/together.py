@@ -6,9 +6,11 @@ trackers can be gathered, answered by one call, and handed back.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from edge_kp.cascade_result import CascadeResult
 from edge_kp.detector import Detector
 from edge_kp.types import Array, Detection
 
@@ -39,50 +41,87 @@ Work = Generator[Request, Any, T]
 Steps = Work[list[Detection]]
 
 
-def run_together(detector: Detector, works: Sequence[Work[T]]) -> list[T]:
-    """What each work returns, its requests answered in batches with those of the others."""
-    done: dict[int, T] = {}
+def run_together(detector: Detector, works: Sequence[Work[T]]) -> list[T | Exception]:
+    """What each work returns, its requests answered in batches with those of the others.
+
+    A work that fails, or whose requests cannot be answered, gives its exception instead; the others go on.
+    """
+    done: dict[int, T | Exception] = {}
     asked: dict[int, Request] = {}
 
     def go_on(number: int, answer: Any) -> None:
         try:
-            asked[number] = works[number].send(answer)
+            if isinstance(answer, Exception):
+                asked[number] = works[number].throw(answer)
+            else:
+                asked[number] = works[number].send(answer)
         except StopIteration as end:
             done[number] = end.value
+        except Exception as error:
+            done[number] = error
 
     for number in range(len(works)):
         go_on(number, None)
     while asked:
         waiting, asked = asked, {}
-        for number, answer in _answers(detector, waiting):
+        for number, answer in _answers(detector, waiting).items():
             go_on(number, answer)
     return [done[number] for number in range(len(works))]
 
 
-def _answers(detector: Detector, asked: dict[int, Request]) -> list[tuple[int, Any]]:
-    """Number of a work → the answer to its request."""
-    answers: list[tuple[int, Any]] = []
-    detect: dict[int, Detect] = {}
-    refine: dict[int, Refine] = {}
+def run_alone(detector: Detector, work: Work[T]) -> T:
+    """What one work returns; what it raises is raised."""
+    (found,) = run_together(detector, [work])
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _answers(detector: Detector, asked: dict[int, Request]) -> dict[int, Any]:
+    """Number of a work → the answer to its request, or what kept it from one."""
+    answers: dict[int, Any] = {}
+    groups: dict[type, dict[int, Any]] = {Locate: {}, Detect: {}, Refine: {}}
     for number, request in asked.items():
-        if isinstance(request, Locate):
-            answers.append((number, detector.locator(request.image)))
-        elif isinstance(request, Detect):
-            detect[number] = request
-        else:
-            refine[number] = request
-    for group, each in ((detect, detector.cascade.detect_each), (refine, detector.cascade.refine_each)):
-        if not group:
-            continue
-        images, objects, ends = [], [], []
-        for image, what in group.values():
-            images += [image] * len(what)
-            objects += list(what)
-            ends.append(len(objects))
-        result = each(images, objects)
-        starts = [0, *ends[:-1]]
-        answers += [
-            (number, result if len(group) == 1 else result.part(start, end))
-            for number, start, end in zip(group, starts, ends, strict=True)
-        ]
+        groups[type(request)][number] = request
+    for number, request in groups[Locate].items():
+        answers |= _asked(
+            lambda one: {n: detector.locator(r.image) for n, r in one.items()}, {number: request}
+        )
+    answers |= _asked(partial(_in_one_call, detector.cascade.detect_each), groups[Detect])
+    answers |= _asked(partial(_in_one_call, detector.cascade.refine_each), groups[Refine])
     return answers
+
+
+def _asked(ask: Callable[[dict[int, Any]], dict[int, Any]], group: dict[int, Any]) -> dict[int, Any]:
+    """Answers to a group; where it cannot be answered, each alone, so that one does not spoil the others."""
+    try:
+        return ask(group) if group else {}
+    except Exception as error:
+        if len(group) == 1:
+            return dict.fromkeys(group, error)
+    answers: dict[int, Any] = {}
+    for number, request in group.items():
+        answers |= _asked(ask, {number: request})
+    return answers
+
+
+def _located(detector: Detector, group: dict[int, Any]) -> dict[int, Any]:
+    return {number: detector.locator(request.image) for number, request in group.items()}
+
+
+def _in_one_call(each: Callable[..., CascadeResult], group: dict[int, Any]) -> dict[int, Any]:
+    """Number → its part of what the cascade gives for all objects of a group."""
+    images: list[Array] = []
+    objects: list[Array] = []
+    ends = []
+    for image, what in group.values():
+        images += [image] * len(what)
+        objects += list(what)
+        ends.append(len(objects))
+    result = each(images, objects)
+    if len(group) == 1:
+        return dict.fromkeys(group, result)
+    return {
+        number: result.part(start, end)
+        for number, start, end in zip(group, [0, *ends[:-1]], ends, strict=True)
+    }

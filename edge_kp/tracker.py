@@ -10,7 +10,7 @@ from edge_kp.detector import Detector, check_image
 from edge_kp.geometry import box_iou, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
 from edge_kp.smoothing import KeypointFilter
-from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_together
+from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
 from edge_kp.types import Array, Detection
 
 TRACK = ("fast", "full")
@@ -18,6 +18,7 @@ TRACK = ("fast", "full")
 MAX_OBJECTS = 8
 LOCATE_EVERY = 15
 FRAME_S = 1 / 30  # time between frames where nobody says it
+AWAY_S = 1.0  # without a frame for longer, and for three times as long as usual, objects are out of sight
 
 # How far the crop of stage 2 may have been off, root mean square of the canonical points, sides of the crop.
 NEARLY = 0.004  # beyond, stage 2 looks again
@@ -49,7 +50,7 @@ class EachFrame:
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
         """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0."""
-        return run_together(self.detector, [self.steps(image, time_s)])[0]
+        return run_alone(self.detector, self.steps(image, time_s))
 
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
@@ -59,8 +60,8 @@ class EachFrame:
         located = time.perf_counter() - start
         result = yield Detect(image, boxes)
         self.last_timings = {"locate": located, **result.seconds}
-        present = self.detector.present(result)[: self.max_objects]
-        return [self.detector.detection(result, i, number) for number, i in enumerate(present)]
+        found = self.detector.found(result)[: self.max_objects]
+        return [self.detector.detection(result, i, number) for number, i in enumerate(found)]
 
 
 class Tracker:
@@ -111,6 +112,7 @@ class Tracker:
         self._now = 0.0  # seconds since the first frame
         self._time: float | None = None
         self._usual = 0.0  # seconds between two frames, running mean; 0 before the second
+        self._gap = 0.0  # seconds since the last frame, where they are unusually many; else 0
         self._lost_now = False
         self._shape: tuple[int, ...] = ()
 
@@ -124,7 +126,7 @@ class Tracker:
         Raises:
             ValueError: an image of another form.
         """
-        return run_together(self.detector, [self.steps(image, time_s)])[0]
+        return run_alone(self.detector, self.steps(image, time_s))
 
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
@@ -138,6 +140,7 @@ class Tracker:
         if self.detector.spec.box_rule == "image":
             yield from self._whole_image(image, dt)
         else:
+            self._lose_sight()
             self._keep((yield from self._follow(image, dt)), dt)
             if self._search_is_due():
                 yield from self._search(image)
@@ -149,16 +152,34 @@ class Tracker:
         Frames of a network camera come in bursts: how long a frame took to arrive says less of when it was
         taken than the usual time between two.
         """
+        interrupted, self._gap = self._gap > 0, 0.0
         if time_s is None or self._time is None or not math.isfinite(time_s - self._time):
             gap = self._usual or FRAME_S
         else:
-            gap = min(max(time_s - self._time, 1e-3), 10.0)
-            self._usual += (0.2 if self._usual else 1.0) * (min(gap, 0.5) - self._usual)
+            gap = max(time_s - self._time, 1e-3)
+            away = gap > max(AWAY_S, 3 * (self._usual or FRAME_S))
+            if away and not interrupted:
+                self._gap = gap
+            elif away or not self._usual:  # twice in a row it is no interruption, but how frames come here
+                self._usual = gap
+            else:
+                weight = 0.2 if self._usual < AWAY_S else 0.5
+                self._usual += weight * (min(gap, max(0.5, 3 * self._usual)) - self._usual)
         self._time = time_s if time_s is not None and math.isfinite(time_s) else None
         self._frame += 1
         self._now += gap
         usual = self._usual or FRAME_S
         return min(max(gap, 0.7 * usual), 1.5 * usual)
+
+    def _lose_sight(self) -> None:
+        """After a gap, as of a camera that was unplugged, each object must be found again, like any lost one:
+        who is there now may be another.
+        """
+        if self._gap:
+            for track in self._tracks:
+                self._memory.add(track, self._now - self._gap)
+            self._tracks = []
+            self._memory.forget(self._now)
 
     def _whole_image(self, image: Array, dt: float) -> Work[None]:
         """Every frame shows one object from edge to edge, always the same one, seen by both stages."""
@@ -247,26 +268,24 @@ class Tracker:
         start = time.perf_counter()
         boxes = yield Locate(image)
         self.last_timings["locate"] = time.perf_counter() - start
-        taken = [t.shown.box for t in self._tracks]
+        taken = [t.at for t in self._tracks]
         new = [b for b in boxes if all(box_iou(b, other) < SAME_PLACE for other in taken)]
         free = self.max_objects - len(self._tracks)
         new = new[: MOST_TRIED * free]  # some of them may be nothing
         doubted = [t for t in self._tracks if t.doubt is not None]
-        moved = [
-            (t, b) for t in doubted for b in boxes if SAME_PLACE / 2 < box_iou(b, t.shown.box) < WELL_PLACED
-        ]
+        moved = [(t, b) for t in doubted for b in boxes if SAME_PLACE / 2 < box_iou(b, t.at) < WELL_PLACED]
         if not new and not moved:
             return
         result = self._timed((yield Detect(image, [*new, *(b for _, b in moved)])))
         sights = [Sight(result, i) for i in range(len(result.score))]
         for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
-            others = [t.shown.box for t in self._tracks if t is not track]
+            others = [t.at for t in self._tracks if t is not track]
             fits = sight.clear and track.can_be(sight, self._now)
             if fits and not any(same_place(sight.box, box) for box in others):
                 track.filter = KeypointFilter(self._mean, self.smooth)
                 self._seen(track, sight, FRAME_S)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
-        taken = [t.shown.box for t in self._tracks]
+        taken = [t.at for t in self._tracks]
         least = max(SURE, self.detector.spec.score_threshold)
         sure = [sight for sight in sights[: len(new)] if sight.score >= least]
         self._tracks += [self._new(sight) for sight in distinct(sure, taken)[:free]]
@@ -281,7 +300,7 @@ class Tracker:
         number, lost = self._memory.recall(sight, self._now)
         keypoint_filter = KeypointFilter(self._mean, self.smooth)
         shown = self.detector.detection(sight.result, sight.i, number)
-        track = Track(number, keypoint_filter, shown, sight.look, sight.box, self._now)
+        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight.box, self._now)
         if lost is not None and not sight.clear:
             # Found half turned away, say: where it was seen clearly still is what tells whether it can be it.
             track.look, track.box, track.time, track.motion = lost.look, lost.box, lost.time, lost.motion
@@ -290,5 +309,6 @@ class Tracker:
     def _seen(self, track: Track, sight: Sight, dt: float) -> Track:
         keypoints = track.filter.update(sight.keypoints, sight.visibility, dt)
         track.shown = self.detector.detection(sight.result, sight.i, track.id, keypoints)
+        track.at = track.shown.box.copy()
         track.note(sight, self._now)
         return track

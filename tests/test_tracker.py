@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from edge_kp import Detector, Tracker
+from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou, invert, transform_points
 from edge_kp.identity import Sight
+from edge_kp.live.following import Together
+from edge_kp.live.frames import Frame
 from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -214,7 +217,39 @@ def test_a_clock_that_stands_still_or_goes_back_is_survived(detector, frames):
     for image, time_s in zip(frames[20:26], (0.0, 0.1, 0.1, 0.05, 900.0, 900.04), strict=True):
         (found,) = tracker.update(image, time_s)
         assert np.isfinite(found.keypoints).all()
-        assert found.id == 1
+        assert found.id == (1 if time_s < 1 else 2), "a jump cannot be told from a camera that was unplugged"
+
+
+def test_after_a_gap_without_frames_an_object_is_found_again_like_any_lost_one(detector, frames):
+    for gap, number in ((2.0, 1), (3600.0, 2)):
+        tracker = Tracker(detector, remember=4.0)
+        for i in range(20, 30):
+            (before,) = tracker.update(frames[i], i / 30)
+        assert before.id == 1
+        (after,) = tracker.update(frames[30], 30 / 30 + gap)
+        assert tracker.last_timings["locate"] > 0
+        assert after.id == number, f"after {gap} s"
+        (later,) = tracker.update(frames[31], 31 / 30 + gap)
+        assert later.id == number
+        assert tracker.last_timings["locate"] == 0
+
+
+def test_pictures_taken_far_apart_are_followed_once_that_is_known(detector, frames):
+    tracker = Tracker(detector, remember=4.0)
+    ids = [tracker.update(frames[20 + i], 60.0 * i)[0].id for i in range(6)]
+    assert ids == [1, 2, 2, 2, 2, 2], "the first gap might have been an interruption"
+
+
+def test_what_is_done_with_a_detection_does_not_move_the_track(detector, frames):
+    tracker, careless = Tracker(detector), Tracker(detector)
+    for i in range(20, 50):
+        (found,) = tracker.update(frames[i], i / 30)
+        (other,) = careless.update(frames[i], i / 30)
+        np.testing.assert_array_equal(other.box, found.box)
+        np.testing.assert_array_equal(other.keypoints, found.keypoints)
+        assert other.id == found.id
+        other.box[:] *= 0.5
+        other.keypoints[:] = 0
 
 
 @pytest.mark.parametrize("gaps", [(0.002, 0.065), (0.0, 0.067), (0.001, 0.001, 0.098)])
@@ -393,3 +428,37 @@ def test_each_frame_on_its_own_numbers_from_0(detector, frames):
     for image in (frames[0], frames[40]):
         assert [d.id for d in worker.update(image)] == [0]
         assert worker.last_timings["locate"] > 0
+
+
+def test_two_sources_at_once_and_one_that_fails_harms_the_other_not(detector, frames):
+    together = Together(detector, [Tracker(detector), Tracker(detector), EachFrame(detector)])
+    alone = Tracker(detector)
+    grey = frames[0][:, :, 0]
+    for i in range(20, 24):
+        batch = [
+            Frame(i, i / 30, 0.0, image, source) for source, image in enumerate((frames[i], grey, frames[i]))
+        ]
+        (found, _), error, (each, _) = together.update(batch)
+        (expected,) = alone.update(frames[i], i / 30)
+        np.testing.assert_allclose(found[0].keypoints, expected.keypoints, atol=0.02)
+        assert len(each) == 1
+        assert isinstance(error, ValueError)
+        assert "expected uint8 (H, W, 3) BGR" in str(error)
+
+
+def test_a_network_that_fails_for_one_object_answers_the_others(detector, frames, monkeypatch):
+    together = Together(detector, [EachFrame(detector), EachFrame(detector)])
+    run, black = detector.cascade.detect_each, np.zeros_like(frames[0])
+    box = np.array([10, 10, 60, 60], np.float32)
+
+    def detect_each(images, boxes):
+        if any(image is black for image in images):
+            raise BackendError("out of memory")
+        return run(images, boxes)
+
+    monkeypatch.setattr(detector.cascade, "detect_each", detect_each)
+    locate = detector.locator
+    monkeypatch.setattr(detector, "locator", lambda image: [box] if image is black else locate(image))
+    bad, good = together.update([Frame(0, 0.0, 0.0, black, 0), Frame(0, 0.0, 0.0, frames[20], 1)])
+    assert isinstance(bad, BackendError)
+    assert len(good[0]) == 1

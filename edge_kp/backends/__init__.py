@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
+from edge_kp.extras import installed
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 """What can run the networks; ``auto`` is :func:`choose_backend`'s choice."""
@@ -38,12 +38,12 @@ def choose_backend(name: str) -> str:
     if _gpu_is_usable():
         return "tensorrt"
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return "openvino" if x86 and importlib.util.find_spec("openvino") else "onnxruntime"
+    return "openvino" if x86 and installed("openvino") else "onnxruntime"
 
 
 def _gpu_is_usable() -> bool:
     """Are TensorRT, a library to reach the GPU, its driver and a GPU all there?"""
-    if not any(importlib.util.find_spec(m) for m in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
+    if not any(installed(m) for m in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
         return False
     from edge_kp.backends.cuda import find_gpu
 

@@ -15,6 +15,9 @@ from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
 from edge_kp.types import Array
 
+if getattr(ov, "__file__", None) is None:  # a mere folder of that name, as one of models may be called
+    raise ImportError("not installed")
+
 
 class OpenVinoBackend(Backend):
     """An ONNX file in OpenVINO, compiled for one image at a time; a batch is run image by image.

@@ -38,6 +38,8 @@ def load_tensorrt() -> Any:
             if isinstance(error, ModuleNotFoundError) and error.name == name:
                 continue
             raise BackendError(f"{name} cannot be loaded ({error}): install it again") from error
+        if hasattr(trt, "__path__") and getattr(trt, "__file__", None) is None:
+            continue  # a mere folder of that name, as one of engines may be called
         kinds = trt.NetworkDefinitionCreationFlag
         if hasattr(kinds, "EXPLICIT_BATCH") and not hasattr(kinds, "STRONGLY_TYPED"):
             raise BackendError(

@@ -38,12 +38,15 @@ class Together:
         self.detector = detector
         self.followers = followers
 
-    def update(self, frames: Sequence[Frame]) -> list[Found]:
-        """What is in the next frame of one or more of the videos."""
+    def update(self, frames: Sequence[Frame]) -> list[Found | Exception]:
+        """What is in the next frame of one or more of the videos, or what kept one from being looked at."""
         followers = [self.followers[frame.source] for frame in frames]
         works = [f.steps(frame.image, frame.time_s) for f, frame in zip(followers, frames, strict=True)]
         found = run_together(self.detector, works)
-        return [(what, f.last_timings) for what, f in zip(found, followers, strict=True)]
+        return [
+            what if isinstance(what, Exception) else (what, follower.last_timings)
+            for what, follower in zip(found, followers, strict=True)
+        ]
 
 
 def decoding_threads(sources: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,17 +11,24 @@ import cv2
 
 from edge_kp.types import Array
 
+# Seconds that never go back, on Linux and macOS those of time.monotonic(). On Windows that one may go in
+# steps of 15 ms, half of the time between two frames.
+clock = time.perf_counter
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a source.
 
     Attributes:
-        index: number of the frame since the source was opened; a gap means frames that were dropped.
-        time_s: seconds since the first frame: ``index / fps`` for a file, the clock for a live source.
-        captured: ``time.monotonic()`` at which the frame was taken (camera) or read.
+        index: number of the frame since the source was opened; a gap means frames that were dropped, or
+            that could not be decoded.
+        time_s: seconds since the first frame: what a clip states, ``index / fps`` where it states nothing,
+            the clock for a live source.
+        captured: :func:`clock` when the frame was taken (camera) or read.
         image: (H, W, 3) uint8, BGR.
         source: number of the source in the run, from 0.
+        file: the picture's file; None for frames of a video.
     """
 
     index: int
@@ -28,6 +36,7 @@ class Frame:
     captured: float
     image: Array
     source: int = 0
+    file: str | None = None
 
 
 class Source(Protocol):

@@ -12,11 +12,13 @@ from edge_kp.live.statistics import Result
 
 
 def record(result: Result) -> dict[str, Any]:
-    """A result as plain numbers, as in the JSONL file."""
+    """A result as plain numbers, as in the JSONL file; of a picture with the name of its file."""
+    file = {} if result.frame.file is None else {"file": result.frame.file}
     return {
         "frame": result.frame.index,
         "time_s": round(result.frame.time_s, 4),
         "source": result.frame.source,
+        **file,
         "detections": [detection.to_json() for detection in result.detections],
     }
 

@@ -14,6 +14,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # How long a result may wait for the connection to take it.
 SEND_TIMEOUT_S = 1.0
+# A host that cannot be reached may have moved: so often its name is looked up again.
+LOOK_UP_S = 10.0
 # Results waiting for a slow connection: two seconds of video bridge a hiccup, what is older helps nobody.
 WAITING = 64
 # A broker that is silent for longer is asked, and after as long again the connection counts as lost.
@@ -66,13 +69,14 @@ class UdpSink:
         self.source: int | None = None
         self.written = 0
         self.lost = 0
+        self._address = (address.host, address.port)
+        self._asked = time.monotonic()
         try:
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+            self._targets = self._resolved()
         except OSError as error:
             raise SinkError(
                 f"{self.name}: {_reason(error)}: check the host's name and the network"
             ) from error
-        self._targets = [(family, target) for family, _, _, _, target in found]
         self._socket: socket.socket | None = None
         self._said: set[int | None] = set()
 
@@ -91,6 +95,15 @@ class UdpSink:
                 self._change()
         else:
             self.written += 1
+
+    def _resolved(self) -> list[tuple[int, Any]]:
+        """Family and address of each way to the host."""
+        found = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)
+        return [(family, target) for family, _, _, _, target in found]
+
+    def _resolve_again(self) -> None:
+        with suppress(OSError):  # without a name server the addresses known so far are the best there are
+            self._targets = self._resolved()
 
     def _open(self) -> socket.socket:
         """A connected socket: only such a one hears from the system that nobody listens."""
@@ -118,8 +131,13 @@ class UdpSink:
 
     def _change(self) -> None:
         """Go on with a new socket, which finds its way anew when the network has changed, and the host's next
-        address: ``localhost`` has two, and the receiver may listen on either."""
-        self._targets.append(self._targets.pop(0))
+        address: ``localhost`` has two, and the receiver may listen on either. Once in a while the host's name
+        is looked up again, in a thread, since that may take long.
+        """
+        self._targets = [*self._targets[1:], self._targets[0]]
+        if time.monotonic() - self._asked > LOOK_UP_S:
+            self._asked = time.monotonic()
+            threading.Thread(target=self._resolve_again, name="edge_kp udp look-up", daemon=True).start()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -151,7 +169,7 @@ class MqttSink:
 
     Args:
         url: parts are percent-decoded; write ``@`` in a topic as ``%40``, ``:`` in a user name as ``%3A``.
-        below: publish to ``topic/below``, and leave what the topic itself holds as it is.
+        below: publish to ``topic/below`` and keep nothing there: what the topic itself holds stays as it is.
 
     Attributes:
         name: the URL without user and password.
@@ -180,6 +198,7 @@ class MqttSink:
         if below:
             self.topic += f"/{below}"
         self._status = f"{self.topic}/status"
+        self._keeps = not below  # does the broker keep the status for whoever comes later?
         self._lock = threading.RLock()  # between the writing thread and paho's
         self._progress = threading.Condition(self._lock)
         self._connected = self._answered = self._stuck = self._closing = False
@@ -199,7 +218,7 @@ class MqttSink:
             client.username_pw_set(address.user, address.password)
         if address.scheme == "mqtts":
             client.tls_set_context(ssl.create_default_context())
-        client.will_set(self._status, "offline", retain=True)
+        client.will_set(self._status, "offline", retain=self._keeps)
         client.reconnect_delay_set(*RECONNECT_S)
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
@@ -248,7 +267,7 @@ class MqttSink:
                 return
             self._closing = True
             if self._connected:
-                client.publish(self._status, "offline", retain=True)
+                client.publish(self._status, "offline", retain=self._keeps)
                 self._connected = False
         client.disconnect()
         stop = threading.Thread(target=client.loop_stop, name="edge_kp mqtt stop", daemon=True)
@@ -273,7 +292,7 @@ class MqttSink:
             return
         with self._lock:
             if not self._closing:
-                client.publish(self._status, "online", retain=True)
+                client.publish(self._status, "online", retain=self._keeps)
                 self._connected = True
         log.info("%s: connected", self.name)
 

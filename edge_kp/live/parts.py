@@ -13,8 +13,8 @@ from edge_kp.live.statistics import Result
 class Worker(Protocol):
     """What runs in the inference thread."""
 
-    def update(self, frames: Sequence[Frame]) -> list[Found]:
-        """What is in each of the frames, which are of different sources."""
+    def update(self, frames: Sequence[Frame]) -> Sequence[Found | Exception]:
+        """What is in each of the frames, which are of different sources, or what kept it from being found."""
 
 
 class Sink(Protocol):

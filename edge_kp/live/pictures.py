@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import logging
 import re
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
-from edge_kp.live.frames import Frame
+from edge_kp.live.frames import Frame, clock
 from edge_kp.types import Array
 
 log = logging.getLogger(__name__)
@@ -33,9 +32,8 @@ class Pictures:
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         self.name = name
         self.skipped = 0
-        self._images = self._load(paths)
-        self._index = 0
-        self._first = next(self._images, None)
+        self._frames = self._load(paths)
+        self._first = next(self._frames, None)
         if self._first is None:
             which = (
                 f"{paths[0]}: this"
@@ -43,33 +41,28 @@ class Pictures:
                 else f"{paths[0].parent}: none of {len(paths)} pictures"
             )
             raise SourceError(f"{which} can be read as a picture: save it again as JPEG or PNG")
-        self.size = (self._first.shape[1], self._first.shape[0])
+        height, width = self._first.image.shape[:2]
+        self.size = (width, height)
 
-    def _load(self, paths: Sequence[Path]) -> Iterator[Array]:
-        for path in paths:
+    def _load(self, paths: Sequence[Path]) -> Iterator[Frame]:
+        for index, path in enumerate(paths):
             image = read_picture(path)
             if image is not None:
-                yield image
+                yield Frame(index, index / PICTURES_FPS, clock(), image, file=str(path))
                 continue
             self.skipped += 1
             if len(paths) > 1:
                 log.warning("%s cannot be read as a picture: skipped", path)
 
     def read(self) -> Frame | None:
-        image, self._first = (
-            (self._first, None) if self._first is not None else (next(self._images, None), None)
-        )
-        if image is None:
-            return None
-        frame = Frame(self._index, self._index / PICTURES_FPS, time.monotonic(), image)
-        self._index += 1
+        frame, self._first = self._first or next(self._frames, None), None
         return frame
 
     def stop(self) -> None:
         """A read never waits for long."""
 
     def close(self) -> None:
-        self._images = iter(())
+        self._frames = iter(())
 
 
 def read_picture(path: Path) -> Array | None:

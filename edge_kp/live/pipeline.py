@@ -41,7 +41,9 @@ class _Lane:
     def __init__(self, count: int) -> None:
         self.frames: Inbox[Frame] = Inbox(count)
         self.ready = threading.Event()
-        self.failed = 0  # calls of the worker in a row
+        self.count = count
+        self.failed = 0  # calls of the worker in a row that found nothing but errors
+        self.failing: set[int] = set()  # sources that ended, or whose last frame could not be inferred
 
 
 class Pipeline:
@@ -176,6 +178,7 @@ class Pipeline:
             self._fail(error)
         finally:
             lane.frames.end(slot)
+            lane.failing.add(number)
             with suppress(Exception):
                 source.close()
 
@@ -211,28 +214,39 @@ class Pipeline:
         return allowed, last
 
     def _results(self, worker: Worker, lane: _Lane, frames: Sequence[Frame]) -> list[Result]:
-        """What the worker finds in the frames; nothing where it fails, unless it always does."""
+        """What the worker finds in the frames; those where it fails are left out, unless it always does."""
         if not frames:
             return []
         start = time.perf_counter()
         try:
             found = worker.update(frames)
         except Exception as error:
-            self.stats.fail(len(frames))
-            lane.failed += 1
-            if lane.failed >= FAILED_IN_A_ROW:
-                raise
-            if lane.failed == 1:
-                log.warning("a frame could not be inferred and is left out: %s", error)
-                log.debug("cause", exc_info=error)
-            return []
-        lane.failed = 0
+            found = [error] * len(frames)
         total = time.perf_counter() - start
         results = []
-        for frame, (detections, timings) in zip(frames, found, strict=True):
+        for frame, what in zip(frames, found, strict=True):
+            if isinstance(what, Exception):
+                self._failed(lane, frame.source, what)
+                continue
+            lane.failing.discard(frame.source)
+            detections, timings = what
             results.append(Result(frame, detections, {"total": total, **timings}))
             self.stats.add(results[-1], self._sources[frame.source].live)
-        return results
+        if results:
+            lane.failed = 0
+            return results
+        lane.failed += 1
+        if lane.failed >= FAILED_IN_A_ROW and len(lane.failing) == lane.count:
+            raise next(what for what in found if isinstance(what, Exception))
+        return []
+
+    def _failed(self, lane: _Lane, source: int, error: Exception) -> None:
+        """A frame is left out; why is said of the first of a row."""
+        self.stats.fail(1)
+        if source not in lane.failing:
+            lane.failing.add(source)
+            log.warning("a frame could not be inferred and is left out: %s", error)
+            log.debug("cause", exc_info=error)
 
     def _deliver(self, result: Result) -> None:
         live = self._sources[result.frame.source].live

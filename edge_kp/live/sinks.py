@@ -23,6 +23,7 @@ from edge_kp.types import Array
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi"})
 # A live recording is evenly timed at no more than this, whatever the camera promises.
 LIVE_FPS = 30.0
+MOST_PIXELS = 8190  # a side; MPEG-4 Part 2 has no larger pictures
 # Recording stops while this much is free: OpenCV hides write errors, and the index at the end needs room.
 RESERVE_BYTES = 16 * 2**20
 
@@ -34,6 +35,7 @@ class VideoSink:
 
     A file or folder gives one video frame per result. A live source delivers unevenly, so each result takes
     the time it was captured at: late frames are repeated into the gaps and the recording plays at true speed.
+    Pictures of more than 8190 pixels a side are scaled down to that.
 
     Args:
         draw: makes the picture of a result; called in the sink's thread.
@@ -59,9 +61,8 @@ class VideoSink:
         self.name = str(path)
         self.source = source
         self.written = 0
-        stated = fps if fps is not None and 1 <= fps <= 1000 else LIVE_FPS
-        # MPEG-4 counts time in at most 65535 steps a second, so three decimals are as fine as it goes.
-        self.fps = round(min(stated, LIVE_FPS) if live else stated, 3)
+        stated = fps if fps is not None and 0 < fps <= 1000 else LIVE_FPS
+        self.fps = _countable(min(stated, LIVE_FPS) if live else stated)
         self._live = live
         self._draw = draw
         self._size: tuple[int, int] | None = None
@@ -107,7 +108,10 @@ class VideoSink:
     def _open(self, image: Array) -> cv2.VideoWriter:
         quiet_opencv()
         height, width = image.shape[:2]
-        self._size = (max(width & ~1, 2), max(height & ~1, 2))  # the codec wants even sides
+        shrink = min(1.0, MOST_PIXELS / max(width, height))
+        # The codec wants even sides.
+        self._size = (max(int(width * shrink) & ~1, 2), max(int(height * shrink) & ~1, 2))
+        there = self.path.exists()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             open(self.path, "ab").close()  # OpenCV does not say why a path cannot be written; the system does
@@ -115,6 +119,8 @@ class VideoSink:
             raise write_error(self.name, error) from error
         writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)  # type: ignore[attr-defined]
         if not writer.isOpened():
+            if not there:
+                self.path.unlink(missing_ok=True)
             raise SinkError(
                 f"{self.name}: no {self._size[0]}x{self._size[1]} video can be written here: "
                 "check the disk, and that this OpenCV build has FFmpeg"
@@ -171,6 +177,12 @@ class ImageSink:
 
     def close(self) -> None:
         """Nothing is left open."""
+
+
+def _countable(fps: float) -> float:
+    """The rate as finely as MPEG-4 can tell it: OpenCV writes its decimals out, as at most 65535 units."""
+    fps = max(fps, 0.001)
+    return next(rate for digits in (3, 2, 1, 0) if (rate := round(fps, digits)) * 10**digits <= 65535)
 
 
 def check_output(

@@ -1,7 +1,7 @@
 """Where frames come from: a camera, a clip, pictures or a network stream.
 
 A live source (camera, endless stream) is read as fast as it delivers and its frames carry the clock's time;
-any other source has an end and its frames are evenly spaced in time.
+any other source has an end and its frames carry the times that it states, or are evenly spaced.
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
-from edge_kp.live.capture import (
-    camera_path,
-    csi_pipeline,
-    open_camera,
-    open_clip,
-    open_pipeline,
-    open_url,
-    without_password,
-)
+from edge_kp.live.cameras import camera_path, csi_pipeline, open_camera, open_pipeline
+from edge_kp.live.capture import open_clip, open_url, without_password
 from edge_kp.live.frames import CaptureOptions, Frame, Source, quiet_opencv
 from edge_kp.live.lasting import Lasting
 from edge_kp.live.pictures import IMAGE_SUFFIXES, Pictures, is_pattern, matching, pictures_in
@@ -64,6 +59,7 @@ def open_lasting(spec: str | int, options: CaptureOptions = PLAIN, give_up_s: fl
 
 def _open(text: str, options: CaptureOptions) -> Source:
     quiet_opencv()
+    text = _as_path(text)
     if not text:
         raise SourceError("a source of no name: give a camera, file, folder or address")
     if text.startswith("csi://"):
@@ -99,6 +95,13 @@ def _open(text: str, options: CaptureOptions) -> Source:
     return open_clip(path, options.threads)
 
 
+def _as_path(text: str) -> str:
+    """A ``file:`` address as the path that it means; any other text as it is."""
+    if not text.lower().startswith("file://"):
+        return text
+    return url2pathname(urlsplit(text).path)
+
+
 def short_name(text: str) -> str:
     """How a source is called in messages: no password, and of a pipeline its first element."""
     return text.split()[0] if " ! " in text else without_password(text)
@@ -106,7 +109,7 @@ def short_name(text: str) -> str:
 
 def input_files(spec: str | int) -> list[Path]:
     """The existing files a source reads, so that no output is written over one of them."""
-    text = str(spec)
+    text = _as_path(str(spec))
     if "://" in text or " ! " in text:  # an address or pipeline; its * ? [ are no pattern
         return []
     path = Path(text)

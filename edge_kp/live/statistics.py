@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge_kp.live.frames import Frame
+from edge_kp.live.frames import Frame, clock
 from edge_kp.types import Detection
 
 
@@ -89,7 +88,7 @@ class Statistics:
 
     def add(self, result: Result, live: bool) -> None:
         """A frame was inferred; ``live`` says that its age means something."""
-        now = time.monotonic()
+        now = clock()
         with self._lock:
             if self._first is None:
                 self._first = now - result.timings.get("total", 0.0)
@@ -134,7 +133,7 @@ class Statistics:
 
     def summary(self) -> Summary:
         """The run so far."""
-        now = time.monotonic()
+        now = clock()
         with self._lock:
             stages = {name: list(seconds) for name, seconds in self._stages.items()}
             ages, recent = list(self._ages), list(self._recent)

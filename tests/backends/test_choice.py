@@ -13,6 +13,7 @@ import edge_kp.backends as backends
 from edge_kp import Detector
 from edge_kp.backends import BACKENDS, choose_backend, choose_precision
 from edge_kp.errors import BackendError
+from edge_kp.extras import installed
 
 FILES = [f"stage1.{p}.onnx" for p in ("fp32", "fp16", "int8", "int8-cpu")] + ["model.json"]
 
@@ -22,7 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine with these packages, processor and GPU."""
 
     def make(packages: set[str], processor: str = "x86_64", gpu: bool = False) -> None:
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in packages else None)
+        monkeypatch.setattr(backends, "installed", packages.__contains__)
         monkeypatch.setattr(platform, "machine", lambda: processor)
         monkeypatch.setattr(backends, "_gpu_is_usable", lambda: gpu)
 
@@ -40,6 +41,15 @@ def test_auto_takes_the_fastest_that_is_there(machine: Any) -> None:
     assert choose_backend("auto") == "onnxruntime"
     machine({"openvino"}, gpu=True)
     assert choose_backend("auto") == "tensorrt"
+
+
+def test_a_folder_called_like_a_package_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models_of_openvino").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec("models_of_openvino") is not None, "Python would import it"
+    assert not installed("models_of_openvino")
+    assert not installed("nothing_of_this_name")
+    assert installed("numpy")
 
 
 def test_a_named_backend_is_taken_whatever_is_there(machine: Any) -> None:

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,14 @@ def test_what_can_be_said_about_a_path_is_said_before_the_run(tmp_path):
         CsvSink(tmp_path / "none" / "a.csv", SCHEMA)
     with pytest.raises(SinkError, match="this is a folder"):
         CsvSink(tmp_path, SCHEMA)
+
+
+def test_rows_of_pictures_name_their_files(tmp_path):
+    sink = CsvSink(tmp_path / "out.csv", SCHEMA)
+    for i, name in enumerate(("photos/a.jpg", "photos/b, c.jpg")):
+        seen = result(i, *[detection()] * i)
+        sink.write(Result(replace(seen.frame, file=name), seen.detections, seen.timings))
+    sink.close()
+    (row,) = table(tmp_path / "out.csv")
+    assert row["file"] == "photos/b, c.jpg"
+    assert list(row)[:5] == ["frame", "time_s", "source", "file", "id"]

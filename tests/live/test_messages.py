@@ -176,6 +176,33 @@ def test_a_network_that_cannot_be_reached_is_no_error(caplog):
     assert "check the address and the network" in said
 
 
+@linux
+def test_a_receiver_whose_address_has_changed_is_found_again(monkeypatch):
+    with receiver() as (listener, port):
+        gone = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", 9))]
+        here = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
+        answers = iter([gone, OSError("no name server"), here])
+
+        def look_up(*_, **__):
+            answer = next(answers)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        monkeypatch.setattr(messages, "LOOK_UP_S", 0.02)
+        sink = UdpSink("udp://two.example:9000")
+        listener.settimeout(0.05)
+        for i in range(200):
+            sink.write(result(i))
+            with contextlib.suppress(TimeoutError):
+                heard(listener)
+                break
+        else:
+            pytest.fail("nothing arrived")
+        sink.close()
+
+
 def test_a_broadcast_is_permitted():
     sink = UdpSink("udp://127.255.255.255:9")
     sink.write(result(0))
@@ -421,6 +448,22 @@ def test_results_and_status_arrive(make_broker):
     with Subscriber(broker.port) as late:
         wait_until(lambda: late.status() == ["offline"], "the retained status")
         assert not late.frames()
+
+
+def test_a_check_of_the_broker_leaves_nothing_behind(make_broker):
+    broker = make_broker().start()
+    with Subscriber(broker.port) as subscriber:
+        sink = MqttSink(f"mqtt://127.0.0.1:{broker.port}/cam", below="check")
+        wait_until(lambda: sink.connected, "the connection")
+        wait_until(lambda: "online" in [m.payload.decode() for m in list(subscriber.messages)], "the status")
+        sink.close()
+        wait_until(lambda: "offline" in [m.payload.decode() for m in list(subscriber.messages)], "the end")
+        assert {m.topic for m in subscriber.messages} == {"cam/check/status"}
+    with Subscriber(broker.port) as late:
+        kept = MqttSink(f"mqtt://127.0.0.1:{broker.port}/other")
+        wait_until(lambda: late.messages, "what is published now")
+        kept.close()
+        assert {m.topic for m in late.messages} == {"other/status"}
 
 
 def test_a_clip_that_is_read_faster_than_it_is_sent_waits(make_broker):

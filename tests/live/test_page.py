@@ -515,6 +515,12 @@ def test_an_address_of_another_machine_is_refused():
         PageSink(0, plain, Summary, host="192.0.2.1")
 
 
+@pytest.mark.parametrize("host", ["kamera-küche..lan", "ü" * 70])
+def test_a_name_that_no_host_can_have_is_refused_in_one_line(host):
+    with pytest.raises(SinkError, match="no such host: check the name after --bind"):
+        PageSink(0, plain, Summary, host=host)
+
+
 def test_without_aiohttp_the_next_step_is_said():
     code = (
         "import sys\n"

@@ -413,6 +413,32 @@ def test_a_frame_that_cannot_be_inferred_is_left_out_and_counted(caplog):
     )
 
 
+class Blind(Worker):
+    """Cannot infer the frames of source 1."""
+
+    def update(self, frames):
+        return [
+            ValueError("no such picture") if frame.source == 1 else found
+            for frame, found in zip(frames, super().update(frames), strict=True)
+        ]
+
+
+def test_a_source_that_always_fails_costs_the_others_nothing_and_is_said_once(caplog):
+    first, second = Collector("first"), Collector("second")
+    first.source, second.source = 0, 1
+    count = 3 * FAILED_IN_A_ROW
+    pipeline = Pipeline([Scripted(count, False), Scripted(count, False)], Blind(), [first, second])
+    # Where the other one has come to its end, all that is left fails.
+    with contextlib.suppress(ValueError):
+        pipeline.run()
+    assert first.numbers == list(range(count))
+    assert second.numbers == []
+    summary = pipeline.stats.summary()
+    assert summary.frames == count
+    assert accounted(summary)
+    assert len(caplog.messages) == 1
+
+
 def test_a_worker_that_always_fails_ends_the_run_and_what_is_finished_is_written():
     source = Scripted(100, live=False)
     during = {i: lambda: fail(RuntimeError("engine broke")) for i in range(1, 100)}

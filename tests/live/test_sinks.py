@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -61,6 +62,16 @@ def test_jsonl_has_a_line_per_frame_on_disk_at_once(tmp_path):
 
 
 @linux
+def test_a_picture_brings_the_name_of_its_file(tmp_path):
+    sink = JsonlSink(tmp_path / "out.jsonl")
+    sink.write(Result(replace(result(0).frame, file="photos/a.jpg"), [], {"total": 0.0}))
+    sink.write(result(1))
+    sink.close()
+    named, other = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert named["file"] == "photos/a.jpg"
+    assert "file" not in other
+
+
 def test_a_full_disk_is_said_in_one_line():
     sink = JsonlSink("/dev/full")
     with pytest.raises(SinkError, match=r"/dev/full: no space left on device") as caught:
@@ -126,6 +137,28 @@ def test_a_video_is_written_whatever_rate_the_source_states(tmp_path, fps):
     sink.write(result(0))
     sink.close()
     assert len(frames_of(tmp_path / "out.mp4")[0]) == 1
+
+
+@pytest.mark.parametrize("fps", [0.1, 0.5, 59.94, 66.667, 90.909, 120.001, 144.0, 239.857, 999.999])
+def test_any_rate_is_written_as_finely_as_the_file_can_tell_it(tmp_path, fps):
+    sink = VideoSink(tmp_path / "out.mp4", plain, fps=fps)
+    for i in range(3):
+        sink.write(result(i))
+    sink.close()
+    video = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-3)
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+@pytest.mark.parametrize(("width", "height"), [(8200, 20), (20, 8200)])
+def test_pictures_too_large_for_a_video_are_scaled_down(tmp_path, width, height):
+    sink = VideoSink(tmp_path / "out.mp4", plain, fps=25)
+    sink.write(Result(Frame(0, 0.0, 0.0, np.full((height, width, 3), 90, np.uint8)), [], {"total": 0.0}))
+    sink.close()
+    ok, image = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()
+    assert ok
+    assert max(image.shape) == 8190
+    assert min(image.shape[:2]) == 18
 
 
 def test_frames_of_another_size_are_fitted_to_the_first(tmp_path):

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+import edge_kp.live.cameras as cameras_module
 import edge_kp.live.capture as capture_module
 from edge_kp.errors import SourceError
-from edge_kp.live.capture import Capture, as_bgr, csi_pipeline
+from edge_kp.live.cameras import csi_pipeline
+from edge_kp.live.capture import Capture, as_bgr
 from edge_kp.live.frames import CaptureOptions
 from edge_kp.live.pictures import Pictures
 from edge_kp.live.source import input_files, open_source
@@ -63,7 +65,82 @@ def test_a_clip_gives_every_frame_in_order_with_its_time(clip):
     assert abs(frames[0].captured - time.monotonic()) < 60
 
 
-def test_a_clip_cut_short_ends_where_its_data_end(clip, tmp_path):
+def jpegs(path, count=20):
+    """A clip of whole JPEGs, and where each of them begins in the file."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for i in range(count):
+        writer.write(picture(i % 12))
+    writer.release()
+    data = path.read_bytes()
+    starts, place = [], -1
+    while (place := data.find(b"\xff\xd8\xff", place + 1)) >= 0:
+        starts.append(place)
+    assert len(starts) == count
+    return bytearray(data), starts
+
+
+@pytest.mark.parametrize("damaged", [(5, 6, 7), (0,), (0, 1, 19), tuple(range(3, 12))])
+def test_damaged_frames_of_a_clip_are_left_out_and_the_others_keep_their_times(tmp_path, damaged):
+    path = tmp_path / "clip.avi"
+    data, starts = jpegs(path)
+    for i in damaged:
+        length = int.from_bytes(data[starts[i] - 4 : starts[i]], "little")
+        data[starts[i] : starts[i] + length] = bytes(length)
+    path.write_bytes(data)
+    source = open_source(str(path))
+    frames = read_all(source)
+    whole = [i for i in range(20) if i not in damaged]
+    assert [frame.index for frame in frames] == whole
+    assert [frame.time_s for frame in frames] == pytest.approx([(i - whole[0]) / 25 for i in whole])
+    assert [bright_columns(f.image) for f in frames] == pytest.approx(
+        [4 * (i % 12 + 1) for i in whole], abs=1
+    )
+    assert source.skipped == len([i for i in damaged if i < whole[-1]]), "what follows the last is the end"
+
+
+def test_a_clip_that_is_slower_than_a_frame_a_second_is_timed_as_it_says(tmp_path):
+    path = tmp_path / "lapse.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 0.5, (64, 48))
+    for i in range(4):
+        writer.write(picture(i))
+    writer.release()
+    source = open_source(str(path))
+    assert source.fps == pytest.approx(0.5)
+    assert [frame.time_s for frame in read_all(source)] == pytest.approx([0, 2, 4, 6])
+
+
+def test_the_times_are_those_that_a_clip_states_where_they_grow(clip, monkeypatch):
+    """As of a phone, which takes pictures when there is light enough."""
+    stated = iter([0, 40, 140, 140, 90, 400, 401, 402, 403, 404, 405, 406])
+
+    class Uneven:
+        def __init__(self):
+            self._clip, self._now = cv2.VideoCapture(str(clip)), 0.0
+
+        def grab(self):
+            self._now = next(stated, 0.0)
+            return self._clip.grab()
+
+        def get(self, what):
+            return self._now if what == cv2.CAP_PROP_POS_MSEC else self._clip.get(what)
+
+        def __getattr__(self, name):
+            return getattr(self._clip, name)
+
+    frames = read_all(capture_module.opened(Uneven(), "clip", live=False))
+    step = 1 / 20
+    expected = [0, 0.04, 0.14, 0.14 + step, 0.14 + 2 * step, 0.4, 0.401, 0.402, 0.403, 0.404, 0.405, 0.406]
+    assert [frame.time_s for frame in frames] == pytest.approx(expected)
+
+
+def test_a_file_address_is_the_file(clip):
+    source = open_source(clip.as_uri())
+    assert (source.live, source.name) == (False, "clip.mp4")
+    assert len(read_all(source)) == 12
+    assert input_files(clip.as_uri()) == [clip]
+
+
+def test_a_clip_cut_short_ends_where_its_data_end_and_says_so(tmp_path, caplog):
     # An AVI carries its frame count in front: it still promises 12 frames.
     whole = tmp_path / "whole.avi"
     writer = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*"MJPG"), 20, (64, 48))
@@ -74,6 +151,10 @@ def test_a_clip_cut_short_ends_where_its_data_end(clip, tmp_path):
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     frames = read_all(open_source(str(cut)))
     assert 1 <= len(frames) < 12
+    assert f"cut.avi ends after {len(frames)} of 12 frames" in caplog.text
+    caplog.clear()
+    assert len(read_all(open_source(str(whole)))) == 12
+    assert not caplog.messages
 
 
 def test_a_source_without_a_name_is_not_the_folder_one_stands_in(tmp_path, monkeypatch):
@@ -101,8 +182,9 @@ def test_a_folder_is_read_in_the_order_people_count_and_a_damaged_picture_is_ski
     assert (source.live, source.size, source.name) == (False, (64, 48), tmp_path.name)
     frames = read_all(source)
     assert [bright_columns(frame.image) for frame in frames] == [8, 12, 44]
-    assert [frame.index for frame in frames] == [0, 1, 2]
-    assert [frame.time_s for frame in frames] == pytest.approx([0, 1 / 25, 2 / 25])
+    assert [frame.index for frame in frames] == [0, 1, 4], "what was skipped leaves a gap"
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 1 / 25, 4 / 25])
+    assert [frame.file for frame in frames] == [str(tmp_path / f"frame_{i}.png") for i in (1, 2, 10)]
     assert source.skipped == 2
     assert "frame_3.jpg" in caplog.text
     assert "frame_4.png" in caplog.text
@@ -141,7 +223,7 @@ def test_a_video_that_was_never_finished_is_said_in_one_line(clip, tmp_path):
 
 @pytest.mark.parametrize("spec", [97, "97", "/dev/video97"])
 def test_a_camera_that_is_not_there_is_said_in_one_line(spec, monkeypatch):
-    monkeypatch.setattr(capture_module.sys, "platform", "linux")
+    monkeypatch.setattr(cameras_module.sys, "platform", "linux")
     text = message(spec)
     assert "/dev/video97: no such camera" in text
 
@@ -157,8 +239,8 @@ def test_a_camera_that_refuses_is_said_in_one_line(error, expected, monkeypatch)
     def refuse(*_):
         raise error
 
-    monkeypatch.setattr(capture_module.sys, "platform", "linux")
-    monkeypatch.setattr(capture_module.os, "open", refuse)
+    monkeypatch.setattr(cameras_module.sys, "platform", "linux")
+    monkeypatch.setattr(cameras_module.os, "open", refuse)
     assert expected in message("0")
 
 
@@ -179,7 +261,7 @@ def camera(clip, monkeypatch):
         def __getattr__(self, name):
             return getattr(self._clip, name)
 
-    monkeypatch.setattr(capture_module, "_check_node", lambda node: None)
+    monkeypatch.setattr(cameras_module, "_check_node", lambda node: None)
     monkeypatch.setattr(capture_module.cv2, "VideoCapture", Device)
     return asked
 
@@ -200,7 +282,9 @@ def test_a_camera_is_live_with_the_smallest_buffer_and_its_end_is_an_error(camer
 
 
 class Web(BaseHTTPRequestHandler):
-    """/stream: 6 JPEGs as an IP camera sends them, then the connection closes. /silent: nothing, ever."""
+    """/stream: 6 JPEGs as an IP camera sends them, then the connection closes. /damaged: 12, every third one
+    damaged. /silent: nothing, ever.
+    """
 
     release = threading.Event()
 
@@ -211,8 +295,11 @@ class Web(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
-        for i in range(6):
+        damaged = self.path == "/damaged"
+        for i in range(12 if damaged else 6):
             data = cv2.imencode(".jpg", picture(i))[1].tobytes()
+            if damaged and i % 3 == 2:
+                data = bytes(len(data))
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             self.wfile.write(head.encode() + data + b"\r\n")
 
@@ -242,6 +329,33 @@ def test_a_network_stream_is_live_and_its_end_is_an_error(web):
         frames.extend(iter(source.read, None))
     assert 1 <= len(frames) <= 5
     source.close()
+
+
+def test_damaged_frames_of_a_stream_are_left_out_and_counted(web):
+    source = open_source(f"http://{web}/damaged")
+    frames = []
+    with pytest.raises(SourceError, match="stopped delivering"):
+        frames.extend(iter(source.read, None))
+    source.close()
+    # The first one is too old to be shown, and 2, 5 and 8 are damaged; 11 may as well be the end.
+    seen = [bright_columns(frame.image) for frame in frames]
+    assert seen == pytest.approx([4 * (i + 1) for i in range(1, 12) if i % 3 != 2], abs=1)
+    assert [frame.index for frame in frames] == list(range(len(frames)))
+    assert source.skipped == 3
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://user:secret@cam/live/1", "rtsp://cam/live/1"),
+        ("rtsp://cam/live?user=admin&password=secret", "rtsp://cam/live"),
+        ("http://cam?pwd=a@b/secret", "http://cam"),
+        ("http://user:se@cret@cam:81/a@b/c.mjpg", "http://cam:81/a@b/c.mjpg"),
+        ("http://cam", "http://cam"),
+    ],
+)
+def test_an_address_is_shown_without_user_and_password(address, shown):
+    assert capture_module.without_password(address) == shown
 
 
 def test_an_address_that_does_not_answer_is_said_in_one_line_without_the_password(web, monkeypatch):
@@ -337,7 +451,7 @@ def test_only_a_camera_can_be_asked_for_a_size(clip, tmp_path):
 
 
 def test_a_camera_by_its_lasting_name_is_the_device_behind_it(camera, tmp_path, monkeypatch):
-    monkeypatch.setattr(capture_module.os.path, "realpath", lambda path: f"{path} → /dev/video3")
+    monkeypatch.setattr(cameras_module.os.path, "realpath", lambda path: f"{path} → /dev/video3")
     open_source("/dev/v4l/by-id/usb-cam-index0").close()
     assert camera[0] == "/dev/v4l/by-id/usb-cam-index0 → /dev/video3"
 
@@ -348,6 +462,43 @@ def test_a_csi_camera_is_a_pipeline_that_keeps_the_newest_frame():
     assert "width=1920, height=1080, framerate=29970/1000 " in text
     assert text.endswith("appsink drop=true max-buffers=1 sync=false")
     assert "such as csi://0" in message("csi://front")
+
+
+def test_a_pipeline_that_hangs_holds_up_no_other_and_shows_no_password(monkeypatch, clip):
+    """Played by a real clip: this OpenCV may have no GStreamer."""
+    released, open_clip = threading.Event(), cv2.VideoCapture
+
+    class Device:
+        def __init__(self, text, _backend):
+            if "hangs" in text:
+                released.wait(20)
+            self._clip = open_clip(str(clip))
+
+        def __getattr__(self, name):
+            return getattr(self._clip, name)
+
+    monkeypatch.setattr(cameras_module.cv2.videoio_registry, "hasBackend", lambda _: True)
+    monkeypatch.setattr(cameras_module.cv2, "VideoCapture", Device)
+    monkeypatch.setattr(cameras_module, "PIPELINE_TIMEOUT_S", 0.2)
+    hanging = (
+        'rtspsrc location="rtsp://admin:secret@hangs/1?pw=secret" user-id=admin user-pw="sec ret" ! appsink'
+    )
+    try:
+        text = message(hanging)
+        assert "no picture comes out" in text
+        assert 'location="rtsp://hangs/1"' in text
+        assert "secret" not in text
+        assert "sec ret" not in text
+        assert "admin" not in text
+        assert "still hangs" in message(hanging)
+        other = open_source("rtspsrc location=rtsp://admin:secret@works/1 ! appsink")
+        assert (other.live, other.name) == (True, "rtspsrc")
+        other.close()
+    finally:
+        released.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("edge_kp open"):
+                thread.join(20)
 
 
 @pytest.mark.skipif(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER), reason="this OpenCV has GStreamer")
@@ -397,6 +548,9 @@ def test_a_broken_frame_of_a_live_source_is_left_out_and_counted():
         def grab(self):
             self.number += 1
             return self.number <= 20
+
+        def isOpened(self):
+            return True
 
         def retrieve(self):
             return (False, None) if self.number % 2 else (True, picture(self.number))

@@ -112,6 +112,8 @@ def _bind(host: str, port: int) -> socket.socket:
                 f"port {port}: permission denied: choose a --serve port from 1024 up, such as 8080"
             ) from error
         raise SinkError(f"no page on {host} port {port}: {error.strerror or error}") from error
+    except (TypeError, UnicodeError) as error:  # Python cannot even ask the system for such a name
+        raise SinkError(f"no page on {host}: no such host: check the name after --bind") from error
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)  # connections inherit it
     return bound
 
