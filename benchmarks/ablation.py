@@ -105,7 +105,8 @@ class NormalShapes:
         spread = (bank.templates.astype(np.float64) - bank.mean_shape).reshape(len(bank), -1)
         _, size, rows = np.linalg.svd(spread, full_matrices=False)
         normal = cls(bank, rows[size > 1e-6 * size[0]].T, 0.0)
-        return replace(normal, limit=float(np.quantile(normal.distance(shapes), USUAL)))
+        # Of a shape that lacks a label nobody knows how far it is.
+        return replace(normal, limit=float(np.nanquantile(normal.distance(shapes), USUAL)))
 
     def distance(self, shapes: Array) -> Array:
         """(M,) distances of (M, N, 2) shapes in any frame."""

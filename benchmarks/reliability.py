@@ -27,7 +27,7 @@ from edge_kp.cli import positive, run_cli
 from edge_kp.geometry import jitter_box
 from edge_kp.metrics import roc_auc
 from edge_kp.training.datasets import Sample, load_dataset
-from edge_kp.training.regions import key_rng
+from edge_kp.training.regions import key_rng, shared
 from edge_kp.types import Array
 
 SLIVER = 0.03  # of the smaller box
@@ -36,19 +36,20 @@ TRIES = 50
 
 
 def background_boxes(sample: Sample, shape: tuple[int, ...], count: int, seed: int) -> list[Array]:
-    """At most ``count`` square boxes inside a picture of ``shape`` that do not show the object."""
+    """At most ``count`` square boxes inside a picture of ``shape`` that show no object known to be in it."""
     rng = key_rng(sample.key, seed)
     height, width = shape[:2]
     x0, y0, x1, y1 = (float(v) for v in sample.box)
+    objects = (sample.box, *sample.others)
     boxes: list[Array] = []
     for _ in range(TRIES * count):
         side = max(x1 - x0, y1 - y0) * rng.uniform(*SIZES)
         if side >= min(width, height):
             continue
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
-        overlap = max(0.0, min(x1, x + side) - max(x0, x)) * max(0.0, min(y1, y + side) - max(y0, y))
-        if overlap <= SLIVER * min(side * side, (x1 - x0) * (y1 - y0)):
-            boxes.append(np.array([x, y, x + side, y + side], np.float32))
+        square = np.array([x, y, x + side, y + side], np.float32)
+        if all(shared(square, box) <= SLIVER for box in objects):
+            boxes.append(square)
         if len(boxes) == count:
             break
     return boxes
@@ -73,8 +74,9 @@ def _run(args: argparse.Namespace) -> None:
             for seed, box in enumerate(boxes):
                 other = samples[(i + seed + 1) % len(samples)]
                 picture, under = cover(sample, other, args.share, seed)
-                chances.append(detector.cascade(picture, [box]).visibility[0])
-                seen.append(~under)
+                labelled = ~np.isnan(sample.keypoints).any(1)
+                chances.append(detector.cascade(picture, [box]).visibility[0][labelled])
+                seen.append(~under[labelled])
         backend, precision = detector.backend_name, detector.precision
     visible, found = np.concatenate(seen), np.concatenate(objects)
     figures = {

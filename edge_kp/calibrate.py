@@ -30,7 +30,11 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="SPEC",
         help="what the methods are judged by (default: what --data leaves over)",
     )
-    add("--images", type=positive, default=256, help="images to calibrate with (default 256)")
+    add(
+        "--images",
+        type=positive,
+        help="images to calibrate with (default 256, or four fifths of --data where the rest must judge)",
+    )
     add("--seed", type=natural, default=0, help="of the choice of images")
     add(
         "--exact",

@@ -74,7 +74,7 @@ def run_cli(
     except (EdgeKpError, OSError) as error:  # a path that cannot be written or read is bad input, too
         if args.verbose:
             traceback.print_exc()
-        lines = str(error).splitlines() or [type(error).__name__]
+        lines = _told(error).splitlines() or [type(error).__name__]
         for line in lines:
             print(f"error: {line}", file=sys.stderr)
         return 1
@@ -82,6 +82,13 @@ def run_cli(
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _told(error: Exception) -> str:
+    """What an error says; of one of the system's the path first, as in our own, and not its number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}: check the path, and that you may use it"
+    return str(error)
 
 
 def leave(code: int) -> NoReturn:

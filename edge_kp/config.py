@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_kp.errors import ConfigError
+from edge_kp.files import reason
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+OF_SOURCES = ("width", "height", "fps")  # what the file asks of its own cameras
 SOURCES = ("camera", "source")  # what a command line says of these replaces all that the file says
 
 
@@ -27,7 +29,7 @@ def with_config(
     The line's flags win; where it names sources, so do they over all of the file's.
     """
     line = list(sys.argv[1:] if argv is None else argv)
-    told = {*SOURCES} if any(getattr(args, name, None) for name in SOURCES) else set()
+    told = {*SOURCES, *OF_SOURCES} if any(getattr(args, name, None) for name in SOURCES) else set()
     return parser.parse_args([*command_line(args.config, read_toml(args.config), parser, told), *line])
 
 
@@ -39,7 +41,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+        raise ConfigError(f"{path}: {reason(error)}: check the path") from error
     except RecursionError:
         raise ConfigError(f"{path}: not TOML: nested too deeply") from None
     except ValueError as error:  # an error of the syntax or of UTF-8, or a number of thousands of digits

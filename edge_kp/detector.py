@@ -51,7 +51,7 @@ class Detector:
 
     Raises:
         ModelError: the model is missing or damaged.
-        BackendError: the backend is missing or cannot load the model.
+        BackendError: the backend is missing or cannot load the model, or ``threads`` is below 1.
     """
 
     def __init__(
@@ -63,6 +63,10 @@ class Detector:
         cascade: str = "auto",
         threads: int | None = None,
     ) -> None:
+        if threads is not None and threads < 1:
+            raise BackendError(
+                f"threads: expected at least 1, got {threads}; None leaves the choice to the backend"
+            )
         folder = self._folder = find_model(model)
         self.spec = read_model(folder)
 

@@ -60,7 +60,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--within",
         type=number(0, 1e6),
         nargs="+",
-        default=WITHIN_MM,
         metavar="MM",
         help="with --pixel-mm: how many points lie so near (default 2 2.5 3 4, as X-ray challenges count)",
     )
@@ -70,6 +69,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
+    if args.within and not args.pixel_mm:
+        raise DataError("--within: in millimetres of what? it goes with --pixel-mm, the side of a pixel")
     for option, folder in (("--plots", args.plots), ("--json", args.json.parent if args.json else None)):
         try:
             if folder:
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
         rows = evaluation.summary(select)
         groups[name] = {"samples": int(select.sum()), **rows}
         print(f"  {name}: {int(select.sum())} samples, cascade NME {figure(rows['cascade']['nme'], '.3f')} %")
-    metric = _millimetres(evaluation, args.pixel_mm, args.within) if args.pixel_mm else None
+    metric = _millimetres(evaluation, args.pixel_mm, args.within or WITHIN_MM) if args.pixel_mm else None
     if args.json:
         begin = provenance("edge_kp.evaluate", words, (detector.backend_name,))
         _write_json(args.json, begin, evaluation, groups, title, metric)

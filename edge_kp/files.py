@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 from edge_kp.types import Array
 
+ABANDONED_S = 3600.0  # age at which a half-written file is nobody's any more
 LARGEST = 2**30  # bytes of arrays that a file may unpack to
 
 
@@ -26,12 +29,22 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error, or a kill, an older file at ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f".*.part.{glob.escape(path.name)}"):
+        with suppress(OSError):  # one that a killed program left behind; another may be at work now
+            if time.time() - old.stat().st_mtime > ABANDONED_S:
+                old.unlink()
     part = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
         yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def reason(error: Exception) -> str:
+    """Why something cannot be read: what the system says, without the path, which the message has already."""
+    said = getattr(error, "strerror", None)
+    return said.lower() if said else " ".join(str(error).split())[:200]
 
 
 def parse_json(text: str) -> Any:

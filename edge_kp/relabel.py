@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_kp.cli import number, program, run_cli
-from edge_kp.errors import BackendError, ModelError
+from edge_kp.errors import BackendError, DataError, ModelError
 from edge_kp.extras import install
 
 
@@ -56,6 +56,11 @@ def _run(args: argparse.Namespace) -> None:
                 raise ModelError(f"{run}: its keypoints are not those of {args.run[0]}")
         samples = load_dataset(args.data, schema).samples
         done = relabel(cascades, samples, args.out, args.limit / 100)
+    if not done.written:
+        raise DataError(
+            f"{args.out}: none of {len(samples)} photos was labelled: in {done.unseen} the run sees nothing,"
+            f" in {done.disputed} it disagrees with the label; train it longer, or raise --limit"
+        )
     print(
         f"{args.out}: {done.written} of {len(samples)} photos; left out: {done.unseen} where the run sees no"
         f" object, {done.disputed} where it disagrees with the label; next: --data ibug:{args.out}"

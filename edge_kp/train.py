@@ -16,6 +16,7 @@ from edge_kp.cli import natural, number, positive, program, run_cli
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.extras import install
 from edge_kp.modeldir import BOX_RULES
+from edge_kp.templates import TemplateBank
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         dest="start",  # not its name: torchrun takes --start for the beginning of an option of its own
         default="",
         metavar="MODEL",
-        help="go on from a shipped model or model folder: its templates, networks and weights",
+        help="stages go on from a shipped model or model folder: its templates, networks and weights",
     )
     model(
         "--keep",
@@ -193,6 +194,10 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     given = {name: tuple(getattr(args, name)) for name in pairs if getattr(args, name)}
     given |= {name: getattr(args, name) for name in ("k", "templates", "scale") if getattr(args, name)}
     if not args.start:
+        banks = {"templates": args.templates, "stage1": args.stage1 and f"{args.stage1}/templates.npz"}
+        for name, path in banks.items():
+            if args.k and path and Path(path).is_file() and (has := len(TemplateBank.load(path))) != args.k:
+                raise ModelError(f"--k, --{name}: that one has {has} templates; leave --k out")
         if args.keep:
             raise ModelError("--keep: of what? it goes with --from, a model to start from")
         return {"box_rule": args.box, "scale": 1.1 if args.box == "image" else 1.6, **given}

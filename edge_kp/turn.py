@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge_kp.cli import natural, positive, program, run_cli
+from edge_kp.errors import DataError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +43,11 @@ def _run(args: argparse.Namespace) -> None:
     model = load_face_model(str(args.face_model))
     samples = load_dataset(args.data, FACE68).samples
     done = turn_photos(model, samples, args.out, args.count, args.seed)
+    if not done.written:
+        raise DataError(
+            f"{args.out}: none of {len(samples)} faces could be turned: they lack labels or fit no face;"
+            " give other photos"
+        )
     print(
         f"{args.out}: {done.written} pictures of {len(samples) - done.unfit} faces; left out: {done.unfit}"
         f" that lack labels or fit no face; next: --data ibug:{args.out},background=no"

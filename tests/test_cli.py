@@ -48,7 +48,7 @@ def test_wrong_usage_exits_with_2(main, arguments, tmp_path, monkeypatch):
         (DataError("a.jpg: broken", "b.jpg: missing"), ["error: a.jpg: broken", "error: b.jpg: missing"]),
         (
             NotADirectoryError(20, "Not a directory", "file/x"),
-            ["error: [Errno 20] Not a directory: 'file/x'"],
+            ["error: file/x: not a directory: check the path, and that you may use it"],
         ),
     ],
 )

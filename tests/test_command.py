@@ -130,6 +130,6 @@ def test_every_extra_that_a_hint_names_is_there() -> None:
         and getattr(node.func, "id", "") == "install"
         and isinstance(node.args[0], ast.Constant)
     }
-    assert named == {"train", "facemesh", "bench", "page", "mqtt"}
+    assert named == {"train", "facemesh", "bench", "page", "mqtt", "gpu"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert named <= set(project["optional-dependencies"])

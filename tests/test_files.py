@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_kp import files
-from edge_kp.files import parse_json, read_arrays
+from edge_kp.files import parse_json, read_arrays, replacing
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -44,6 +45,20 @@ def test_arrays_come_back(tmp_path: Path) -> None:
     assert found.keys() == arrays.keys()
     for name, value in arrays.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_what_a_killed_program_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    target = tmp_path / "a[1].bin"
+    old, new, other = (tmp_path / f".{pid}.part.{name}" for pid, name in
+                       ((11, "a[1].bin"), (12, "a[1].bin"), (11, "b.bin")))  # fmt: skip
+    for path in (old, new, other):
+        path.write_bytes(b"half")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    with replacing(target) as part:
+        part.write_bytes(b"whole")
+    assert target.read_bytes() == b"whole"
+    assert sorted(tmp_path.iterdir()) == sorted([target, new, other]), "one may be at work on the second now"
 
 
 def test_any_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from edge_kp.errors import BackendError
+from edge_kp.extras import install
 from edge_kp.types import Array
 
-NO_LIBRARY = "no library to reach the GPU: pip install cuda-python (or pycuda)"
+NO_LIBRARY = f"no library to reach the GPU: {install('gpu')} (or pip install cuda-python, or pycuda)"
 NO_DRIVER = (
-    "no NVIDIA driver is loaded: install it (a Jetson has it from JetPack) and try nvidia-smi, or use"
-    " --backend onnxruntime"
+    "no NVIDIA GPU here, or no driver for it: install that (a Jetson has it from JetPack) and try nvidia-smi,"
+    " or use --backend onnxruntime"
 )
 NO_GPU = (
     "the driver finds no GPU: try nvidia-smi and look at CUDA_VISIBLE_DEVICES, or use --backend onnxruntime"
@@ -319,7 +321,7 @@ def open_device() -> Device:
         return CudaPythonDevice(runtime)
     if (driver := _pycuda()) is not None:
         return PycudaDevice(driver)
-    raise BackendError(NO_LIBRARY)
+    raise BackendError(NO_LIBRARY if _has_driver() else NO_DRIVER)
 
 
 def find_gpu() -> Gpu:
@@ -352,6 +354,15 @@ def _pycuda() -> Any:
             raise BackendError(NO_DRIVER) from error
         raise BackendError(f"pycuda cannot be loaded ({error}): install it again") from error
     return pycuda.driver
+
+
+def _has_driver() -> bool:
+    """Is there an NVIDIA driver? Without one no library helps."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _version(number: int) -> str:

@@ -51,9 +51,9 @@ def check(
         there &= tried(lambda spec=spec: _source(spec, options))  # type: ignore[misc]
     if wanted.mqtt:
         tried(lambda: _broker(wanted.mqtt or ""))
-    # How a video is written depends on its source.
-    if there and (wanted.files(max(len(specs), 1)) or wanted.udp or wanted.serve):
-        tried(lambda: _outputs(specs, options, replace(wanted, mqtt=None)))
+    if wanted.files(max(len(specs), 1)) or wanted.udp or wanted.serve:
+        # How a video is written depends on its source; the other outputs can be tried without.
+        tried(lambda: _outputs(specs if there else (), options, replace(wanted, mqtt=None)))
     if problems:
         raise BackendError("\n".join(problems))
 

@@ -36,11 +36,11 @@ class Pictures:
         self._first = next(self._frames, None)
         if self._first is None:
             which = (
-                f"{paths[0]}: this"
+                f"{paths[0]}: it cannot"
                 if len(paths) == 1
-                else f"{paths[0].parent}: none of {len(paths)} pictures"
+                else f"{paths[0].parent}: none of {len(paths)} pictures can"
             )
-            raise SourceError(f"{which} can be read as a picture: save it again as JPEG or PNG")
+            raise SourceError(f"{which} be read as a picture: save it again as JPEG or PNG")
         height, width = self._first.image.shape[:2]
         self.size = (width, height)
 

@@ -43,7 +43,8 @@ class _Lane:
         self.ready = threading.Event()
         self.count = count
         self.failed = 0  # calls of the worker in a row that found nothing but errors
-        self.failing: set[int] = set()  # sources that ended, or whose last frame could not be inferred
+        self.failing: set[int] = set()  # sources whose last frame could not be inferred
+        self.ended: set[int] = set()
 
 
 class Pipeline:
@@ -178,7 +179,7 @@ class Pipeline:
             self._fail(error)
         finally:
             lane.frames.end(slot)
-            lane.failing.add(number)
+            lane.ended.add(number)
             with suppress(Exception):
                 source.close()
 
@@ -236,7 +237,7 @@ class Pipeline:
             lane.failed = 0
             return results
         lane.failed += 1
-        if lane.failed >= FAILED_IN_A_ROW and len(lane.failing) == lane.count:
+        if lane.failed >= FAILED_IN_A_ROW and len(lane.failing | lane.ended) == lane.count:
             raise next(what for what in found if isinstance(what, Exception))
         return []
 

@@ -42,7 +42,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.out.suffix != ".npz":
         raise DataError(f"--out {args.out}: expected a file name that ends in .npz")
     dataset = load_dataset(args.data)
-    shapes = np.stack([sample.keypoints for sample in dataset.samples])
+    # A set that counts several times in training does so here.
+    samples = [sample for sample in dataset.samples for _ in range(sample.repeat)]
+    shapes = np.stack([sample.keypoints for sample in samples])
     partial = np.isnan(shapes).any((1, 2)).mean()
     if partial >= 0.05:
         print(f"{100 * partial:.0f} % of the samples have unlabelled points; these are filled in to cluster")
@@ -63,12 +65,13 @@ def _run(args: argparse.Namespace) -> None:
     print(f"  {'':14}  median   mean   95 %   worst")
     print(_error_row("best template", single))
     print(_error_row("best mixture", mixture))
-    worst = np.argsort(-np.nan_to_num(mixture), kind="stable")[:3]
+    first = np.cumsum([0, *(sample.repeat for sample in dataset.samples)])[:-1]
+    worst = first[np.argsort(-np.nan_to_num(mixture[first]), kind="stable")[:3]]
     print(
         "  worst served, look whether the labels are right: "
-        + ", ".join(dataset.samples[i].key for i in worst)
+        + ", ".join(dict.fromkeys(samples[i].shown for i in worst))
     )
-    print(_verdict(dataset.schema, shapes, args.k, args.seed))
+    print(_verdict(dataset.schema, shapes[first], args.k, args.seed))
     print(f"wrote {args.out}, {grid} and {mean}; digest {bank.digest[:12]}")
 
 
@@ -91,12 +94,16 @@ def _verdict(schema: KeypointSchema, shapes: Array, k: int, seed: int) -> str:
     shapes = shapes[schema.reference_distance(shapes) > 0]
     order = np.random.default_rng(seed).permutation(len(shapes))
     held, kept = shapes[order[: len(shapes) // 5]], shapes[order[len(shapes) // 5 :]]
+    too_few = f"{len(shapes)} shapes are too few to tell whether {k} templates are enough"
     if k < 2 or not len(held) or len(kept) < 2 * k:
-        return f"{len(shapes)} shapes are too few to tell whether {k} templates are enough"
-    few, many = (
-        float(np.nanmean(reconstruction_error(build_bank(schema, kept, n, seed), held)[1]))
-        for n in (k // 2, k)
-    )
+        return too_few
+    try:
+        few, many = (
+            float(np.nanmean(reconstruction_error(build_bank(schema, kept, n, seed), held)[1]))
+            for n in (k // 2, k)
+        )
+    except DataError:  # a point that is seldom labelled may be so in the last fifth alone
+        return too_few
     gain = 1 - many / few if few > 0 else 0.0
     found = f"on a held-back fifth the mixture errs by {100 * many:.2f} %, with {k // 2} by {100 * few:.2f} %"
     if gain < _WORTH:

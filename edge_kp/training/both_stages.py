@@ -22,6 +22,7 @@ from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attri
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.centring import centre, telling
 from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
+from edge_kp.training.claiming import claim, refuse_other
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.evaluation import evaluate, summary_table
@@ -31,7 +32,6 @@ from edge_kp.training.recipe import (
     CHECK_CROPS,
     Recipe,
     check_recipe,
-    claim,
     load_cascade,
     load_run,
     loop_config,
@@ -43,6 +43,8 @@ from edge_kp.training.split import training_samples
 from edge_kp.training.stage import train_stage
 from edge_kp.training.starting import BATCH, IMAGES, keep_share, start_stage
 from edge_kp.types import Array
+
+STAGE1_FILES = ("templates.npz", "templates.png", "stage1_errors.npz", "stage1/best.pt")
 
 
 def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> dict[str, Any]:
@@ -56,21 +58,25 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         ModelError: ``out`` holds a run of other settings.
     """
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
-    check_recipe(recipe, train, place)
-    teacher = _teacher(recipe, train.schema)
-    claim(recipe, out, place)
-    if recipe.stage1:
-        _take_stage1(recipe, out, place)
-    schema = train.schema
-    bank = _bank(recipe, train, out, place)
     attributes = attribute_names([s.attributes for s in train.samples])
-    shape_attributes = ShapeAttributes(bank)
+    check_recipe(recipe, train, place)
+    if recipe.stage1:
+        _check_stage1(recipe, attributes)
+    teacher = _teacher(recipe, train.schema)
+    refuse_other(recipe, out)
+    schema = train.schema
     box_side = OVERSAMPLING * recipe.sizes[0] / recipe.scale
     shape_side = OVERSAMPLING * recipe.sizes[1] * SHAPE_EXTENT
     regions, held_regions = (
-        cut_regions(samples, box_side, recipe.box_rule, place.first, shape_side)
+        cut_regions(samples, box_side, recipe.box_rule, place.first, shape_side, recipe.scale)
         for samples in (train.samples, held)
     )
+    # Only now, so that data which cannot be used leave no run behind.
+    lock = claim(recipe, out, place)
+    if recipe.stage1:
+        _take_stage1(recipe, out, place)
+    bank = _bank(recipe, train, out, place)
+    shape_attributes = ShapeAttributes(bank)
     counts = [s.repeat for s in train.samples]
     augmentation = Augmentation(
         turn=recipe.turn, cover=recipe.cover, moves="moves" not in recipe.without, bend=recipe.bend
@@ -149,7 +155,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         start(1, train2),
     )
     stage2 = _kept(stage2, recipe, 1, train2, bank, out, place)
-    if not place.first:
+    if lock is None:  # not the first process
         return {}
     if schema.can_flip and augmentation.moves and config.residual:
         # By the labels that are trusted to the end, so that those of a program do not count.
@@ -179,6 +185,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     with replacing(out / "evaluation.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
+    lock.close()
     return result
 
 
@@ -221,11 +228,14 @@ def _teacher(recipe: Recipe, schema: KeypointSchema) -> StageNet | None:
     return teacher
 
 
-def _take_stage1(recipe: Recipe, out: Path, place: Place) -> None:
-    """Copy bank and stage 1 of another run, and how far that stage was found to be off.
+def _check_stage1(recipe: Recipe, attributes: tuple[str, ...]) -> None:
+    """
+    Args:
+        attributes: of the training data.
 
     Raises:
-        ModelError: that run is not finished so far, or its stage 1 is not the one that the recipe tells of.
+        ModelError: the run whose stage 1 is taken over is not finished so far, or its stage 1 is not the one
+            that the recipe tells of, or tells other attributes than stage 2 will.
     """
     run = Path(recipe.stage1)
     other = Recipe.read(run / "run.json")
@@ -237,17 +247,24 @@ def _take_stage1(recipe: Recipe, out: Path, place: Place) -> None:
         if theirs != ours:
             raise ModelError(f"--stage1 {run}: {name} {theirs} there and {ours} here; train with the same")
     bank = TemplateBank.load(run / "templates.npz")
-    load_stage(run / "stage1" / "best.pt", bank.templates)
+    tells = load_stage(run / "stage1" / "best.pt", bank.templates).config.attributes
+    if tells != attributes:
+        raise ModelError(
+            f"--stage1 {run}: tells {', '.join(tells)}, this data {', '.join(attributes)};"
+            " train both stages on data with the same attributes"
+        )
+    for name in STAGE1_FILES:
+        if not (run / name).is_file():
+            raise ModelError(f"{run / name}: no such file; finish that run with python -m edge_kp.train")
+
+
+def _take_stage1(recipe: Recipe, out: Path, place: Place) -> None:
+    """Copy bank and stage 1 of another run, and how far that stage was found to be off."""
     if place.first:
         (out / "stage1").mkdir(exist_ok=True)
-        for name in ("templates.npz", "templates.png", "stage1_errors.npz", "stage1/best.pt"):
+        for name in STAGE1_FILES:
             with replacing(out / name) as part:
-                try:
-                    shutil.copyfile(run / name, part)
-                except OSError as error:
-                    raise ModelError(
-                        f"{run / name}: {error.strerror}; finish that run with python -m edge_kp.train"
-                    ) from error
+                shutil.copyfile(Path(recipe.stage1) / name, part)
     wait(place)
 
 

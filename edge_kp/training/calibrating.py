@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from edge_kp.modeldir import (
     read_model,
     write_model_json,
 )
-from edge_kp.parity import load_references
+from edge_kp.parity import References, load_references
 from edge_kp.templates import TemplateBank
 from edge_kp.training.calibration.inputs import held_out, network_inputs
 from edge_kp.training.calibration.report import write_report
@@ -36,13 +36,14 @@ from edge_kp.training.calibration.search import (
     plan,
     try_methods,
 )
-from edge_kp.training.calibration.selection import Choice, choose, manifest, pixel_digest
+from edge_kp.training.calibration.selection import FEWEST, Choice, choose, manifest, pixel_digest
 from edge_kp.training.calibration.timing import seconds
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
-from edge_kp.training.exporting import hold, write_cascades
+from edge_kp.training.exporting import held, hold, write_cascades
 from edge_kp.training.quantise import TYPED, fp32_files, layer_names, write_precisions
 from edge_kp.training.ranges import RANGES_FORMAT, STYLES, graph_digest
 
+IMAGES = 256
 MOST_HELD = 150  # samples to judge by that --data leaves over
 
 
@@ -53,7 +54,8 @@ class Calibration:
     Attributes:
         data: sets to choose images from, as ``--data`` names them.
         validation: sets that the methods are judged by; without one, what ``data`` leaves over.
-        images: how many to calibrate with, at most.
+        images: how many to calibrate with, at most; None takes :data:`IMAGES`, or four fifths of ``data``
+            where these are fewer and judge as well.
         seed: of the choice of images.
         exact: networks that int8-cpu leaves in FP32. CPUs gain nothing from 8 bits in a small one, whose time
             goes to what lies between its layers.
@@ -61,7 +63,7 @@ class Calibration:
 
     data: tuple[str, ...]
     validation: tuple[str, ...] = ()
-    images: int = 256
+    images: int | None = None
     seed: int = 0
     exact: tuple[str, ...] = ()
 
@@ -72,7 +74,8 @@ def calibrate_model(
     """Add the files of fewer bits to a model folder, and write a report.
 
     Args:
-        reports: folder of the report; default ``calibration/NAME`` of the model, where the program runs.
+        reports: folder of the report; default ``calibration/NAME`` of the model's folder, where the program
+            runs.
 
     Returns:
         Figures by precision (``stages``: ``nme`` and ``shift`` in % of the reference distance), and the
@@ -93,9 +96,13 @@ def calibrate_model(
             raise ModelError(f"--exact {name}: {folder} has no such network, but {', '.join(sources)}")
     bank = TemplateBank.load(checked_file(folder, spec, "templates.npz"))
     references = load_references(folder, spec)
-    out = reports or Path("calibration", spec.name)
+    out = reports or Path("calibration", folder.resolve().name)
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     data = load_dataset(using.data, spec.schema)
+    if using.images is None:
+        left = len(data) if using.validation else max(FEWEST, 4 * len(data) // 5)
+        using = replace(using, images=min(IMAGES, left))
+    assert using.images is not None
     chosen = choose(data.samples, bank, spec.box_rule, using.images, using.seed)
     judged = _judged(using, data, chosen, spec)
     cascade = Cascade(spec, *(OnnxRuntimeBackend(sources[name]) for name in ("stage1", "stage2")))
@@ -115,10 +122,20 @@ def calibrate_model(
         }
         kept = {s: {name: layers_to_keep(layers[name][s]) for name in sources} for s in STYLES}
         kept["int8-cpu"] |= {name: layer_names(sources[name], "int8-cpu") for name in using.exact}
+        kept_by_tolerance: dict[str, list[str]] = {s: [] for s in STYLES}
         digests = {name: graph_digest(source) for name, source in sources.items()}
-        plans: dict[str, Any] = {"format": RANGES_FORMAT, "networks": plan(digests, ranges, methods, kept)}
-        (work / "ranges.json").write_text(json.dumps(plans), encoding="utf-8")
-        written = write_precisions(folder, work / "ranges.json", out=work)
+        plans: dict[str, Any] = {}
+        written: list[Path] = []
+        for again in (False, True):
+            plans = {"format": RANGES_FORMAT, "networks": plan(digests, ranges, methods, kept)}
+            (work / "ranges.json").write_text(json.dumps(plans), encoding="utf-8")
+            written = write_precisions(folder, work / "ranges.json", out=work)
+            beyond = {} if again else {s: _beyond_tolerance(work, s, references, sources) for s in STYLES}
+            if not any(beyond.values()):
+                break
+            for style, names in beyond.items():
+                kept[style] |= {name: layer_names(sources[name], style) for name in names}
+            kept_by_tolerance = beyond
         if spec.cascade_size:
             written += write_cascades(work, spec, TYPED)
         for precision in TYPED:
@@ -143,12 +160,21 @@ def calibrate_model(
             "trials": _rounded(trials),
             "kept": kept,
             "exact": list(using.exact),
+            "kept_by_tolerance": kept_by_tolerance,
             "layers": _rounded(layers),
             "onnxruntime_seconds": _rounded(times),
         }
         reported = write_report(out, report, manifest(chosen, report["data"], using.seed), plans)
         _put_in_place(folder, replace(spec, auto={**spec.auto, **plans["auto"]}), written, report)
     return precisions, [*(folder / path.name for path in written), *reported]
+
+
+def _beyond_tolerance(
+    folder: Path, precision: str, references: Mapping[str, References], names: Collection[str]
+) -> list[str]:
+    """Networks that differ from PyTorch by more than the tolerance in a precision."""
+    rows = held(folder, precision, {name: references[name] for name in names if name in references})
+    return sorted({row.network for row in rows if not row.passed})
 
 
 def _judged(using: Calibration, data: Dataset, chosen: Sequence[Choice], spec: ModelSpec) -> list[Sample]:

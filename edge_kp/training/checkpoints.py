@@ -38,7 +38,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: no such checkpoint; train it with python -m edge_kp.train") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ModelError(
-            f"{path}: damaged checkpoint ({type(error).__name__}); remove it and train again"
+            f"{path}: damaged checkpoint ({type(error).__name__}); remove {path.parent} and train again"
         ) from error
     return content
 
@@ -55,7 +55,9 @@ def load_stage(path: Path, templates: Array) -> StageNet:
         net = StageNet(config, templates)
         net.load_state_dict(saved["net"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path}: does not fit its template bank; remove it and train again") from error
+        raise ModelError(
+            f"{path}: does not fit its template bank; remove {path.parent} and train again"
+        ) from error
     return net.eval()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ from edge_kp.training.samples import (
     file_key,
     has_extent,
     is_there,
+    knowing_others,
     label_problem,
     leads_out,
     read_image,
 )
+from edge_kp.types import Array
 
 
 def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
-    """A COCO keypoints file with one category. Crowds and objects with fewer than two labels are left out."""
+    """A COCO keypoints file with one category.
+
+    Crowds and objects with fewer than two labels are no samples, but the others know where they are.
+    """
     if not file.is_file():
         raise DataError(f"coco:{file}: no such file; give the .json file of keypoint annotations")
     if images_dir is not None and not images_dir.is_dir():
@@ -37,21 +43,32 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         data = parse_json(file.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as JSON: {error}") from error
+    if not (isinstance(data, dict) and {"images", "annotations", "categories"} <= data.keys()):
+        raise DataError(
+            f"{file}: is no COCO keypoints file; expected an object with images, annotations and categories"
+        )
     try:
         category = _category(file, data)
         names = _names(file, category)
         entries = {image["id"]: image for image in data["images"]}
         if len(entries) < len(data["images"]):
             raise DataError(f"{file}: two images have the same id, so that it does not say which is labelled")
+        numbers = Counter(_short(a["id"]) for a in data["annotations"] if a["category_id"] == category["id"])
+        if numbers and max(numbers.values()) > 1:
+            twice = numbers.most_common(1)[0][0]
+            raise DataError(f"{file}: two annotations have the id {twice}; give each its own, or remove one")
         folders = [images_dir] if images_dir is not None else [file.parent, file.parent / "images"]
         if outside := [name for image in entries.values() if leads_out(name := str(image["file_name"]))]:
             raise DataError(f"{file}: image {outside[0][:200]!r}: {PLAIN_NAMES}")
         paths = {i: _find(folders, str(image["file_name"])) for i, image in entries.items()}
-        samples, problems = [], []
+        samples, pictures, problems = [], [], []
+        unlabelled: dict[Hashable, list[Array | None]] = {}
         for annotation in data["annotations"]:
-            if annotation["category_id"] != category["id"] or annotation.get("iscrowd", 0):
+            if annotation["category_id"] != category["id"]:
                 continue
-            if not annotation.get("keypoints") or annotation.get("num_keypoints", 1) == 0:
+            labelled = annotation.get("keypoints") and annotation.get("num_keypoints", 1) != 0
+            if annotation.get("iscrowd", 0) or not labelled:
+                unlabelled.setdefault(annotation.get("image_id"), []).append(_bbox(annotation))
                 continue
             image = entries.get(annotation["image_id"])
             if image is None:
@@ -68,8 +85,11 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             except (ValueError, OverflowError) as error:
                 problems.append(f"{file}: annotation {_short(annotation['id'])}: {error}")
                 continue
-            if sample is not None:
-                samples.append(sample)
+            if sample is None:
+                unlabelled.setdefault(image["id"], []).append(_bbox(annotation))
+                continue
+            samples.append(sample)
+            pictures.append(image["id"])
     except (KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
@@ -79,8 +99,9 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
     problems = list(dict.fromkeys(problems))  # an image with ten objects is missing once
     if paths and not any(paths.values()):
         raise DataError(
-            f"{file}: none of its {len(paths)} images is in {_listed(folders)}; "
-            "give their folder: coco:FILE,DIR"
+            f"{file}: none of its {len(paths)} images is in {_listed(folders)}, looked for"
+            f" {folders[0] / str(next(iter(entries.values()))['file_name'])};"
+            " give the folder that its names start from: coco:FILE,DIR"
         )
     if not samples and not problems:
         problems.append(f"{file}: holds no annotation with keypoints")
@@ -90,7 +111,8 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         schema, measured = _schema(category, names, samples)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{file}: category {str(category.get('name'))[:80]!r}: {error}") from error
-    return Reading(f"{file.resolve().parent.name}/{file.name}", schema, tuple(samples), measured)
+    known = knowing_others(samples, pictures, unlabelled)
+    return Reading(f"{file.resolve().parent.name}/{file.name}", schema, known, measured)
 
 
 def _listed(folders: Sequence[Path]) -> str:
@@ -133,11 +155,25 @@ def _category(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
     return category
 
 
+def _bbox(annotation: Mapping[str, Any]) -> Array | None:
+    """An annotation's box ``[x0, y0, x1, y1]``, frame pixels; None where it has none."""
+    try:
+        x, y, width, height = (float(value) for value in annotation["bbox"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    box = np.array([x, y, x + width, y + height]) - 0.5
+    sound = bool((np.abs(box) <= MOST).all()) and width > 0 and height > 0  # NaN is no more
+    return box.astype(np.float32) if sound else None
+
+
 def _sample(
     file: Path, annotation: Mapping[str, Any], image: Mapping[str, Any], path: Path, n: int
 ) -> Sample | None:
     """One annotation; None where too few points are labelled to place a crop."""
-    values = np.array(annotation["keypoints"], np.float64)
+    try:
+        values = np.array(annotation["keypoints"], np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("a keypoint is no number") from None
     if values.shape != (3 * n,):
         raise ValueError(f"expected {3 * n} keypoint numbers, got {len(annotation['keypoints'])}")
     if not (np.abs(values) <= MOST).all():  # NaN is no more
@@ -159,7 +195,8 @@ def _sample(
         if problem:
             raise ValueError(problem)
     key = f"{file_key(file.parent, str(image['file_name']))}#{annotation['id']}"
-    return Sample(key, keypoints, visible, {}, partial(read_image, str(path)), size)
+    load = partial(read_image, str(path))
+    return Sample(key, keypoints, visible, {}, load, size, picture=str(path.resolve()))
 
 
 def _schema(

@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_kp.geometry import (
     Crop,
+    box_iou,
     compose,
     decompose_similarity,
     estimate_similarity,
@@ -34,6 +35,7 @@ from edge_kp.training.regions import Region, key_rng
 from edge_kp.types import Array
 
 NEGATIVES = 0.1  # share of training crops that show no object
+STRANGE = 0.1  # IoU with another object's box, below which a box is not taken for one around that
 
 Item = dict[str, Any]
 
@@ -179,7 +181,6 @@ class CropDataset:
         # Unknown visibility of an object that the data set calls occluded teaches nothing.
         known = ~np.isnan(visible) | (attributes.get(OCCLUSION) != 1.0)
         visible = np.where(np.isnan(visible), 1.0, visible)
-        attributes.setdefault(OCCLUSION, float(np.mean(visible[labelled] < 0.5) >= OCCLUDED_SHARE))
         if augmentation:
             if rng.random() < augmentation.cover:
                 texture = self.regions[int(rng.integers(len(self.regions)))]
@@ -194,6 +195,7 @@ class CropDataset:
                 if np.mean(under[labelled]) >= OCCLUDED_SHARE:
                     attributes[OCCLUSION] = 1.0
             image = random_colour(image, rng, augmentation.colour)
+        attributes.setdefault(OCCLUSION, float(np.mean(visible[labelled] < 0.5) >= OCCLUDED_SHARE))
         attributes = {**self.shape_attributes(points), **attributes}
         mean = view.mean_shape.astype(np.float64)
         alignment = estimate_similarity(mean[labelled], points[labelled])
@@ -208,7 +210,7 @@ class CropDataset:
             assert patch is not None
             image = cv2.resize(np.ascontiguousarray(patch[:, :: rng.choice((-1, 1))]), (size, size))
         else:
-            scale = view.scale or 1.5
+            scale, beside = view.scale or 1.5, False
             if kind < 0.8 and region.use_background:
                 # Beside the object, in any size: collars, hair and hands among it.
                 side = max(region.box[2] - region.box[0], region.box[3] - region.box[1])
@@ -218,7 +220,8 @@ class CropDataset:
                 middle = (region.box[:2] + region.box[2:]) / 2
                 middle = middle + away * np.array([np.cos(direction), np.sin(direction)])
                 box = np.concatenate([middle - half, middle + half])
-            else:
+                beside = all(box_iou(box, other) < STRANGE for other in region.others)
+            if not beside:
                 middle = (region.box[:2] + region.box[2:]) / 2 + rng.uniform(-0.3, 0.3, 2) * (
                     region.box[2:] - region.box[:2]
                 )

@@ -166,7 +166,12 @@ def _read(spec: Spec) -> Reading:
         photos = paths[2] if len(paths) > 2 else None
         reading = read_rendered(int(spec.args[0]), paths[1], photos, spec.seed)
     samples = tuple(
-        replace(s, repeat=spec.repeat, until=spec.until, use_background=spec.use_background)
+        replace(
+            s,
+            repeat=spec.repeat,
+            until=spec.until,
+            use_background=s.use_background and spec.use_background,
+        )
         for s in reading.samples
     )
     if spec.take is not None:

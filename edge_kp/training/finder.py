@@ -12,6 +12,7 @@ from edge_kp.errors import ModelError
 from edge_kp.files import read_arrays, replacing
 from edge_kp.locator import fit_square
 from edge_kp.training.augment import Augmentation
+from edge_kp.training.claiming import claim, refuse_other
 from edge_kp.training.locating import (
     LocatorNet,
     search_training_photos,
@@ -20,12 +21,13 @@ from edge_kp.training.locating import (
 )
 from edge_kp.training.loop import Place
 from edge_kp.training.photos import Photo, read_photos
-from edge_kp.training.recipe import Recipe, check_batch, claim, locator_config, loop_config, wait
+from edge_kp.training.recipe import Recipe, check_batch, locator_config, loop_config, wait
 from edge_kp.training.scenes import SceneDataset
 from edge_kp.training.split import training_samples
 
 CHECK_FRAMES = "check_frames.npz"  # held-back pictures that exports are checked on
 LOCATOR_FIGURES = "locator.json"
+FEW = 0.7  # share of the objects found, below which it is said
 FIRST_SHARE = 0.25  # of the locator's epochs, for the first one
 
 
@@ -41,8 +43,9 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
     config = locator_config(recipe)
     check_batch(recipe, place)
-    claim(recipe, out, place)
+    refuse_other(recipe, out)
     photos, held_photos = (read_photos(samples, place.first) for samples in (train.samples, held))
+    lock = claim(recipe, out, place)
     flip = train.schema.can_flip
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
 
@@ -56,18 +59,25 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     marked = _unlabelled(first, [*photos, *held_photos], out / "unlabelled.npz", place)
     photos, held_photos = marked[: len(photos)], marked[len(photos) :]
     net = train_on(photos, held_photos, recipe.locator_epochs, "locator")
-    if place.first:
+    if lock is not None:  # the first process
         figures = validate(net, held_photos, place.device)
         print(
             f"locator on {len(held_photos)} held-back photos: recall {100 * figures['recall']:.1f} %,"
             f" {figures['false']:.2f} false boxes a photo at a score of {figures['threshold']:.2f}, average"
             f" precision {1 - figures['1 - AP']:.3f}"
         )
+        if figures["recall"] < FEW:
+            print(
+                "it overlooks many of the objects: give it more photos, or more training by --locator-epochs"
+                " and --locator-pictures"
+            )
         with replacing(out / CHECK_FRAMES) as part:
             frames = [fit_square(photo.levels[0], config.size)[0] for photo in held_photos[:8]]
             np.savez(part, locator=np.stack(frames))
         with replacing(out / LOCATOR_FIGURES) as part:
-            part.write_text(json.dumps({"photos": len(held_photos), **figures}, indent=1) + "\n", "utf-8")
+            told = {"object": train.schema.name, "photos": len(held_photos), **figures}
+            part.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+        lock.close()
 
 
 def _unlabelled(net: LocatorNet, photos: list[Photo], path: Path, place: Place) -> list[Photo]:

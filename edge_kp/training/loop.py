@@ -120,6 +120,10 @@ def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         epoch, stale, best = saved["epoch"], saved["stale"], saved["best"]
+        if not (out / "best.pt").exists():
+            raise ModelError(
+                f"{out / 'best.pt'} is gone, the best epoch with it; remove {out} and train again"
+            )
     parallel: nn.Module = nn.parallel.DistributedDataParallel(net) if place.world > 1 else net
     steps = len(train) // loop.batch
     if steps == 0:
@@ -130,6 +134,8 @@ def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None
 
     while epoch < loop.epochs and not (loop.patience and stale >= loop.patience):
         train.epoch = epoch
+        # What a network itself draws at random must not depend on where training was interrupted either.
+        torch.manual_seed(int(np.random.SeedSequence([loop.seed, epoch, place.rank]).generate_state(1)[0]))
         net.train()
         sums: dict[str, Tensor] = {}
         batches = _batches(train, loop, epoch, place)

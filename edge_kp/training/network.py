@@ -191,9 +191,13 @@ class StageNet(nn.Module):
         self.visibility = nn.Linear(config.hidden, 1)
         self.foretell = nn.Conv2d(w, config.taught, 1) if config.taught else None
         self.register_buffer("centres", pixel_centres(config.size), persistent=False)
+        if not config.residual:  # only what the last reading sees of a point is used then
+            for part in (self.search, *readings[:-1], readings[-1].step):
+                if part is not None:
+                    part.requires_grad_(False)
 
     def forward(self, image: Tensor) -> StageOutput:
-        """(B, 3, S, S) float, values around [-1, 1] → :class:`StageOutput` in input-crop coordinates."""
+        """(B, 3, S, S) float, values in about [-2, 2] → :class:`StageOutput` in input-crop coordinates."""
         correction = None
         if self.correction is not None:
             correction = self.correction(image)

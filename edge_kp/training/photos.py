@@ -26,7 +26,8 @@ class Photo:
         levels: uint8 BGR (h, w, 3), each half the size of the one before.
         objects: (N, 2) float64 keypoints each, pixels of ``levels[0]``; NaN where not labelled.
         repeat: how often it counts in an epoch.
-        unlabelled: (4,) boxes of what is likely an object without label, see :func:`mark_unlabelled`.
+        unlabelled: (4,) boxes of objects that the data set names without labelling them, and of what is
+            likely one, see :func:`mark_unlabelled`.
         complete: no object in it is without label, so the rest of it may be taught as "no object".
     """
 
@@ -48,8 +49,9 @@ def mark_unlabelled(photos: Sequence[Photo], locate: Callable[[Array], Sequence[
     for photo in photos:
         labelled = [tight_box(points) for points in photo.objects]
         found = locate(photo.levels[0]) if photo.complete else []
+        labelled += photo.unlabelled
         extra = [box for box in found if all(box_iou(box, known) < 0.3 for known in labelled)]
-        marked.append(replace(photo, unlabelled=tuple(extra)))
+        marked.append(replace(photo, unlabelled=(*photo.unlabelled, *extra)))
     return marked
 
 
@@ -61,9 +63,11 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
     """
     groups: dict[bytes, list[tuple[Sample, Array]]] = {}
     pictures: dict[bytes, Array] = {}
+    others: dict[bytes, list[Array]] = {}
     with closing(of_each(_read, samples, progress)) as found:
-        for sample, (digest, image, points) in zip(samples, found, strict=True):
+        for sample, (digest, image, points, beside) in zip(samples, found, strict=True):
             pictures.setdefault(digest, image)
+            others.setdefault(digest, []).extend(beside)
             group = groups.setdefault(digest, [])
             # The same object in two data sets is one object.
             if all(box_iou(tight_box(points), tight_box(other)) < 0.8 for _, other in group):
@@ -74,6 +78,13 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
         while min(levels[-1].shape[:2]) > 48:
             levels.append(_resized(levels[-1], 0.5))
         first = members[0][0]
+        # Objects that are no samples, or were not drawn from among them: neither taught nor denied.
+        open_boxes: list[Array] = []
+        for box in others[digest]:
+            if all(box_iou(box, tight_box(points)) < 0.3 for _, points in members) and not any(
+                box_iou(box, other) > 0.8 for other in open_boxes
+            ):
+                open_boxes.append(box)
         photos.append(
             Photo(
                 first.key,
@@ -81,13 +92,14 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
                 tuple(points for _, points in members),
                 max(sample.repeat for sample, _ in members) * len(members),
                 all(sample.use_background for sample, _ in members),
+                tuple(open_boxes),
             )
         )
     return photos
 
 
-def _read(sample: Sample) -> tuple[bytes, Array, Array]:
-    """Digest of a sample's picture, the picture as it is kept, and (N, 2) keypoints in its pixels."""
+def _read(sample: Sample) -> tuple[bytes, Array, Array, list[Array]]:
+    """Digest of a sample's picture, the picture as kept, and in its pixels keypoints and others' boxes."""
     image = sample.read()
     digest = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
     height, width = image.shape[:2]
@@ -95,7 +107,12 @@ def _read(sample: Sample) -> tuple[bytes, Array, Array]:
     if shrink < 1:
         image = _resized(image, shrink)
     ratio = np.array([image.shape[1] / width, image.shape[0] / height])
-    return digest, image, (sample.keypoints.astype(np.float64) + 0.5) * ratio - 0.5
+
+    def moved(points: Array) -> Array:
+        return np.asarray((points.astype(np.float64) + 0.5) * ratio - 0.5)
+
+    beside = [moved(box.reshape(2, 2)).reshape(4) for box in sample.others]
+    return digest, image, moved(sample.keypoints), beside
 
 
 def _resized(image: Array, scale: float) -> Array:

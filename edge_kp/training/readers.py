@@ -20,6 +20,7 @@ from edge_kp.training.samples import (
     file_key,
     has_extent,
     is_there,
+    knowing_others,
     leads_out,
     read_file,
     read_image,
@@ -137,6 +138,7 @@ def read_ibug(folder: Path) -> Reading:
             _unknown(n),
             {},
             partial(read_image, str(images[path.stem][0])),
+            picture=str(images[path.stem][0].resolve()),
         )
         for path, points in shapes.items()
     )
@@ -187,10 +189,10 @@ def read_wflw(file: Path, images_dir: Path) -> Reading:
             missing.add(name)
             continue
         attributes = dict(zip(WFLW_ATTRIBUTES, (float(v) for v in values[200:206]), strict=True))
-        load = partial(read_image, str(images_dir / name))
-        samples.append(
-            Sample(f"{file_key(images_dir, name)}#{number}", keypoints, _unknown(98), attributes, load)
-        )
+        path = images_dir / name
+        load = partial(read_image, str(path))
+        key = f"{file_key(images_dir, name)}#{number}"
+        samples.append(Sample(key, keypoints, _unknown(98), attributes, load, picture=str(path.resolve())))
     if missing and not samples:
         problems.append(f"{file}: none of its {len(missing)} images is in {images_dir}; give their folder")
     else:
@@ -199,4 +201,4 @@ def read_wflw(file: Path, images_dir: Path) -> Reading:
         problems.append(f"{file}: the list is empty")
     if problems:
         raise DataError(*problems)
-    return Reading(file.name, FACE98, tuple(samples))
+    return Reading(file.name, FACE98, knowing_others(samples, [s.picture for s in samples], {}))

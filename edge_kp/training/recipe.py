@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch.distributed as dist
 
 from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
-from edge_kp.files import parse_json, replacing
+from edge_kp.files import parse_json, reason
 from edge_kp.modeldir import ModelSpec
 from edge_kp.templates import TemplateBank
 from edge_kp.training.checkpoints import load_stage
@@ -95,7 +94,7 @@ class Recipe:
             return cls(**{k: v for k, v in values.items() if k in patterns})
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ModelError(
-                f"{path}: not a training run ({error}); train one with python -m edge_kp.train"
+                f"{path}: not a training run ({reason(error)}); train one with python -m edge_kp.train"
             ) from error
 
 
@@ -185,6 +184,8 @@ def load_run(out: Path) -> tuple[Recipe, TemplateBank, StageNet, StageNet]:
     recipe = Recipe.read(out / "run.json")
     bank = TemplateBank.load(out / "templates.npz")
     stages = [load_stage(out / name / "best.pt", bank.templates) for name in ("stage1", "stage2")]
+    if stages[0].config.attributes != stages[1].config.attributes:
+        raise ModelError(f"{out}: its stages tell other attributes each; train both on the same data")
     for number, stage in enumerate(stages):
         # A stage 1 that was taken over from another run has that run's correction, or none.
         wrong = number == 1 and stage.config.correct
@@ -238,22 +239,8 @@ def check_recipe(recipe: Recipe, train: Dataset, place: Place) -> None:
         )
     if recipe.templates and TemplateBank.load(recipe.templates).schema != train.schema:
         raise ModelError(f"{recipe.templates}: its keypoints are not those of the data; build a bank of them")
-    if not recipe.templates and recipe.k > len(train.samples):
+    if not recipe.templates and not recipe.stage1 and recipe.k > len(train.samples):
         raise ModelError(f"--k: {recipe.k} templates from {len(train.samples)} samples; lower --k")
-
-
-def claim(recipe: Recipe, out: Path, place: Place) -> None:
-    """Write ``run.json``, or make sure that the one there is the same recipe."""
-    path = out / "run.json"
-    if path.exists():
-        if Recipe.read(path) != recipe:
-            raise ModelError(
-                f"{out}: holds a run of other settings; choose another --out or remove the folder"
-            )
-    elif place.first:
-        with replacing(path) as part:
-            part.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
-    wait(place)
 
 
 def wait(place: Place) -> None:

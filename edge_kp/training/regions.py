@@ -10,14 +10,16 @@ from functools import partial
 import cv2
 import numpy as np
 
-from edge_kp.geometry import tight_box
+from edge_kp.geometry import box_area, tight_box
 from edge_kp.training.datasets import Sample
 from edge_kp.training.loading import of_each
 from edge_kp.types import Array
 
-MARGIN = 2.4  # side of the part kept of a photo, in sides of the object's box
+MARGIN = 2.4  # side of the part kept of a photo, in sides of the object's box, at least
+MARGIN_OF_CROP = 1.5  # and in sides of the crop that a stage sees
 LARGEST_REGION = 1024  # pixels
 OVERSAMPLING = 1.5  # the object is kept this much larger than it appears in a crop
+SLIVER = 0.03  # share of an object, or of a patch, that may be in the other
 PATCH = 96  # side of a kept background patch, pixels
 
 
@@ -46,6 +48,7 @@ class Region:
         box: (4,) box of the object, pixels of ``image``.
         patch: uint8 (PATCH, PATCH, 3) of the same photo without the object, or None.
         use_background: whether what surrounds the object may be taught as "no object".
+        others: (4,) boxes of other objects, pixels of ``image``; these are no "no object".
     """
 
     key: str
@@ -56,22 +59,27 @@ class Region:
     box: Array
     patch: Array | None
     use_background: bool
+    others: tuple[Array, ...] = ()
 
 
-def cut_region(sample: Sample, box_side: float, box_rule: str, shape_side: float = 0.0) -> Region:
+def cut_region(
+    sample: Sample, box_side: float, box_rule: str, shape_side: float = 0.0, scale: float = 1.6
+) -> Region:
     """Keep the part of a photo that crops can show, no larger than they need it.
 
     Args:
         box_side: the box needs to be this large, pixels.
         shape_side: so do the keypoints, where the box is not theirs.
+        scale: side of the first crop in sides of the box.
     """
+    margin = max(MARGIN, MARGIN_OF_CROP * scale)
     image = sample.read()
     height, width = image.shape[:2]
     box = sample_box(sample.keypoints, (width, height), box_rule)
     side = max(box[2] - box[0], box[3] - box[1])
     centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-    x0, y0 = np.clip(np.floor(centre - side * MARGIN / 2).astype(int), 0, (width - 1, height - 1))
-    x1, y1 = np.clip(np.ceil(centre + side * MARGIN / 2).astype(int), (x0 + 1, y0 + 1), (width, height))
+    x0, y0 = np.clip(np.floor(centre - side * margin / 2).astype(int), 0, (width - 1, height - 1))
+    x1, y1 = np.clip(np.ceil(centre + side * margin / 2).astype(int), (x0 + 1, y0 + 1), (width, height))
     part = image[y0:y1, x0:x1]
     shape = sample.box
     shape_needs = shape_side / max(1.0, float(max(shape[2] - shape[0], shape[3] - shape[1])))
@@ -93,23 +101,28 @@ def cut_region(sample: Sample, box_side: float, box_rule: str, shape_side: float
         moved(box.reshape(2, 2)).reshape(4),
         _background_patch(sample, image, box) if sample.use_background and box_rule != "image" else None,
         sample.use_background,
+        tuple(moved(other.reshape(2, 2)).reshape(4) for other in sample.others),
     )
 
 
 def _background_patch(sample: Sample, image: Array, box: Array) -> Array | None:
-    """A square of the photo that holds at most a sliver of the object; None where there is no room."""
+    """A square of the photo that holds at most a sliver of any object; None where there is no room."""
     rng = key_rng(sample.key, 1)
     height, width = image.shape[:2]
     for _ in range(20):
         side = rng.uniform(0.2, 0.8) * min(width, height)
         x, y = rng.uniform(0, width - side), rng.uniform(0, height - side)
-        overlap = max(0.0, min(x + side, box[2]) - max(x, box[0])) * max(
-            0.0, min(y + side, box[3]) - max(y, box[1])
-        )
-        if side >= 24 and overlap < 0.03 * min(side * side, float((box[2] - box[0]) * (box[3] - box[1]))):
+        square = np.array([x, y, x + side, y + side])
+        if side >= 24 and all(shared(square, other) < SLIVER for other in (box, *sample.others)):
             part = image[int(y) : int(y + side), int(x) : int(x + side)]
             return cv2.resize(part, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
     return None
+
+
+def shared(a: Array, b: Array) -> float:
+    """Of the smaller of two (4,) boxes, what lies in the other."""
+    common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return common / max(min(box_area(a), box_area(b)), 1e-9)
 
 
 def cut_regions(
@@ -118,11 +131,12 @@ def cut_regions(
     box_rule: str,
     progress: bool = True,
     shape_side: float = 0.0,
+    scale: float = 1.6,
 ) -> list[Region]:
     """Load every photo once, on all cores where there are many.
 
     Raises:
         DataError: all unreadable images, one line each.
     """
-    cut = partial(cut_region, box_side=box_side, box_rule=box_rule, shape_side=shape_side)
+    cut = partial(cut_region, box_side=box_side, box_rule=box_rule, shape_side=shape_side, scale=scale)
     return list(of_each(cut, samples, progress))

@@ -15,7 +15,7 @@ from edge_kp.metrics import nme
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.regions import key_rng
 from edge_kp.training.samples import Sample
-from edge_kp.training.writing import file_names, write_labelled
+from edge_kp.training.writing import file_names, open_folder, remove_labelled, write_labelled
 from edge_kp.types import Array
 
 VIEWS = 3  # jittered boxes a photo is looked at with, as it is and mirrored
@@ -44,11 +44,11 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
 
     Raises:
         DataError: keypoints that a ``.pts`` file cannot name, an unreadable image, or two samples that would
-            be written under one name.
+            be written under one name; or ``out`` is where they come from.
     """
     schema = cascades[0].spec.schema
     names = file_names(samples, schema)
-    out.mkdir(parents=True, exist_ok=True)
+    open_folder(out, samples)
     unseen = disputed = 0
     for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
         image = sample.read()
@@ -56,10 +56,12 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
         keypoints = np.mean([found for found, _ in views], axis=0)
         if any(score < c.spec.score_threshold for (_, score), c in zip(views, cascades, strict=True)):
             unseen += 1
+            remove_labelled(out / name)
             continue
         known = np.where(np.isnan(sample.keypoints), np.nan, keypoints)
         if not nme(known[None], sample.keypoints[None].astype(np.float64), schema)[0] <= limit:
             disputed += 1
+            remove_labelled(out / name)
             continue
         write_labelled(out / name, image, keypoints)
     return Relabelled(len(samples) - unseen - disputed, unseen, disputed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import cv2
@@ -34,6 +35,8 @@ class Sample:
         repeat: how often the sample counts in an epoch.
         until: share of the epochs, from the first on, that stages are trained on it.
         use_background: may parts of the image without this object be taught as "no object"?
+        picture: path of the image file; empty where the image is drawn.
+        others: (4,) boxes of what else the data set says is in the image, labelled or not, frame pixels.
     """
 
     key: str
@@ -45,6 +48,8 @@ class Sample:
     repeat: int = 1
     until: float = 1.0
     use_background: bool = True
+    picture: str = ""
+    others: tuple[Array, ...] = ()
 
     def __post_init__(self) -> None:
         if self.keypoints.ndim != 2 or self.keypoints.shape[1] != 2:
@@ -63,10 +68,16 @@ class Sample:
         height, width = image.shape[:2]
         if self.image_size is not None and self.image_size != (width, height):
             stated = f"{self.image_size[0]}x{self.image_size[1]}"
-            raise DataError(f"{self.key}: the label file says {stated}, the image is {width}x{height}")
+            raise DataError(f"{self.shown}: the label file says {stated}, the image is {width}x{height}")
         if problem := label_problem(self.keypoints, width, height):
-            raise DataError(f"{self.key}: {problem}")
+            raise DataError(f"{self.shown}: {problem}")
         return image
+
+    @property
+    def shown(self) -> str:
+        """What to call it: the image's path, and behind ``#`` the number of the object in its label file."""
+        _, mark, number = self.key.rpartition("/")[2].partition("#")
+        return f"{_near(self.picture)}{mark}{number}" if self.picture else self.key
 
     @property
     def box(self) -> Array:
@@ -87,6 +98,36 @@ class Reading:
     schema: KeypointSchema
     samples: tuple[Sample, ...]
     measured_reference: bool = False
+
+
+def knowing_others(
+    samples: Sequence[Sample],
+    pictures: Sequence[Hashable],
+    unlabelled: Mapping[Hashable, Sequence[Array | None]],
+) -> tuple[Sample, ...]:
+    """The samples of a data set with the boxes of what else is in their pictures.
+
+    Args:
+        pictures: which picture each sample is in.
+        unlabelled: of a picture, the boxes of what is in it without being a sample; None where it is not
+            known where: then nothing in that picture may be taught as "no object".
+    """
+    boxes: dict[Hashable, list[tuple[int, Array]]] = {}
+    for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
+        boxes.setdefault(picture, []).append((i, sample.box))
+    found = []
+    for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
+        more = unlabelled.get(picture, ())
+        others = [box for other, box in boxes[picture] if other != i]
+        others += [box for box in more if box is not None]
+        known = all(box is not None for box in more)
+        found.append(replace(sample, others=tuple(others), use_background=sample.use_background and known))
+    return tuple(found)
+
+
+def _near(path: str) -> str:
+    """A path as one would type it here."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def read_image(path: str) -> Array:

@@ -24,9 +24,10 @@ def training_samples(
         other = load_dataset(validation, train.schema)
         held = list(other.samples)
         both = {s.key for s in train.samples} & {s.key for s in held}
+        both |= ({s.picture for s in train.samples} & {s.picture for s in held}) - {""}
         if both:
             raise DataError(
-                f"{len(both)} samples stand in both --data and --validation, e.g. {min(both)};"
+                f"{len(both)} samples or pictures stand in both --data and --validation, e.g. {min(both)};"
                 " validate on others"
             )
         kept = list(train.samples)
@@ -34,7 +35,8 @@ def training_samples(
         held_groups = held_back([s.key for s in train.samples], share)
         held = [s for s, back in zip(train.samples, held_groups, strict=True) if back]
         kept = [s for s, back in zip(train.samples, held_groups, strict=True) if not back]
-    kept, held = ([s for s in part if _labelled(s) >= FEWEST_LABELLED] for part in (kept, held))
+    fewest = min(FEWEST_LABELLED, len(train.schema))
+    kept, held = ([s for s in part if _labelled(s) >= fewest] for part in (kept, held))
     if not kept or not held:
         raise DataError(
             f"{len(train.samples)} samples leave {len(kept)} to train and {len(held)} to validate on;"
@@ -50,17 +52,24 @@ def _labelled(sample: Sample) -> int:
 def held_back(keys: Sequence[str], share: float) -> list[bool]:
     """Which samples are held back: by name, so that a photo stays on its side when others come.
 
-    Numbered photos of one subject (``name_01``, ``name_02``) stay together, unless that would put a
-    quarter of all photos on one side, as in a folder of ``image_0001`` and on. At least one group is
-    held back.
+    Photos of one name stay together, whatever folder they are in, since one may be made of the other: turned
+    (``name_t0``) or labelled anew. So do numbered photos of one subject (``name_01``, ``name_02``), unless
+    that would put a quarter of all photos on one side, as in a folder of ``image_0001`` and on. At least one
+    group is held back.
     """
-    stems = [key.split("#")[0].rsplit(".", 1)[0] for key in keys]
+    stems = [re.sub(r"(_t\d+)?(\.[^./#]*)?(#[^/#]*)?$", "", key) for key in keys]
     subjects = [re.sub(r"_\d+$", "", stem) for stem in stems]
-    sizes = Counter(subjects)
+    sizes = Counter(_name(subject) for subject in subjects)
     groups = [
-        subject if sizes[subject] <= len(keys) / 4 else stem
+        subject if sizes[_name(subject)] <= len(keys) / 4 else stem
         for stem, subject in zip(stems, subjects, strict=True)
     ]
-    places = {group: zlib.crc32(group.encode()) % 10_000 for group in groups}
+    places: dict[str, int] = {}
+    for group in groups:  # the first folder's name decides, so that another set may be added
+        places.setdefault(_name(group), zlib.crc32(group.encode()) % 10_000)
     limit = max(share * 10_000, min(places.values()) + 1)
-    return [places[group] < limit for group in groups]
+    return [places[_name(group)] < limit for group in groups]
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

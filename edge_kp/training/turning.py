@@ -17,7 +17,7 @@ from edge_kp.training.rendering.fitting import FittedFace, fit_face
 from edge_kp.training.rendering.model import FaceModel
 from edge_kp.training.rendering.turned import turn_head
 from edge_kp.training.samples import Sample
-from edge_kp.training.writing import file_names, write_labelled
+from edge_kp.training.writing import file_names, open_folder, remove_labelled, write_labelled
 from edge_kp.types import Array, HeadPose
 
 MARGIN = 2.6  # side of the picture in sides of the labels' box
@@ -46,14 +46,17 @@ def turn_photos(model: FaceModel, samples: Sequence[Sample], out: Path, count: i
         samples: of schema ``FACE68``.
 
     Raises:
-        DataError: an unreadable image, or two samples that would be written under one name.
+        DataError: an unreadable image, two samples that would be written under one name, or ``out`` is where
+            they come from.
     """
     names = file_names(samples, FACE68)
-    out.mkdir(parents=True, exist_ok=True)
+    open_folder(out, samples)
     written = unfit = 0
     for sample, name in zip(tqdm(samples, "turning", unit="photo", leave=False), names, strict=True):
+        stems = [out / f"{name}_t{i}" for i in range(count)]
         if np.isnan(sample.keypoints).any():
             unfit += 1
+            _remove(stems)
             continue
         image, keypoints = _cut(sample.read(), sample.keypoints.astype(np.float64))
         try:
@@ -62,13 +65,19 @@ def turn_photos(model: FaceModel, samples: Sequence[Sample], out: Path, count: i
             raise DataError(f"{sample.key}: {error}") from error
         if face.error_cm > WORST_FIT:
             unfit += 1
+            _remove(stems)
             continue
         rng = np.random.default_rng([seed, zlib.crc32(sample.key.encode())])
-        for i in range(count):
+        for stem in stems:
             picture, labels = turn_head(model, face, image, keypoints, random_turn(face, rng))
-            write_labelled(out / f"{name}_t{i}", picture, labels)
+            write_labelled(stem, picture, labels)
             written += 1
     return Turned(written, unfit)
+
+
+def _remove(stems: Sequence[Path]) -> None:
+    for stem in stems:
+        remove_labelled(stem)
 
 
 def random_turn(face: FittedFace, rng: np.random.Generator) -> HeadPose:

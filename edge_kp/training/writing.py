@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
 JPEG_QUALITY = 95
+_KEY = re.compile(r"(.*?)(?:\.[^./#]*)?(?:#([^/#]*))?")  # of a sample: path, suffix, number of the object
 
 
 def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
@@ -23,12 +25,37 @@ def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
         DataError: keypoints that a ``.pts`` file cannot name, or two samples of one name.
     """
     if schema not in (FACE68, FACE98):
-        raise DataError(f"schema {schema.name!r}: .pts files say nothing of points that are not a face's")
-    names = [Path(sample.key).stem.replace("#", "_") for sample in samples]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"two samples would be written as {twice}; take one data set at a time")
-    return names
+        raise DataError(
+            f"schema {schema.name!r}: only for faces of 68 or 98 points, as .pts files name none; label"
+            " other objects as COCO keypoints"
+        )
+    # As short as tells them apart: the photo's name; with the number of the object; with the folders.
+    parts = [_KEY.fullmatch(sample.key) for sample in samples]
+    paths = [(part[1], f"_{part[2]}" if part[2] else "") for part in parts if part is not None]
+    numbered = [path.rpartition("/")[2] + number for path, number in paths]
+    whole = [path.replace("/", "_") + number for path, number in paths]
+    for names in ([path.rpartition("/")[2] for path, _ in paths], numbered, whole):
+        if len(set(names)) == len(names):
+            return names
+    twice = next(name for name in whole if whole.count(name) > 1)
+    raise DataError(f"two samples would be written as {twice}; take one data set at a time")
+
+
+def open_folder(out: Path, samples: Sequence[Sample]) -> None:
+    """Make the folder to write to.
+
+    Raises:
+        DataError: it is one that the samples come from.
+    """
+    if any(sample.picture and Path(sample.picture).parent == out.resolve() for sample in samples):
+        raise DataError(f"{out}: the photos come from this folder; write to another")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def remove_labelled(stem: Path) -> None:
+    """Take away what an earlier run wrote: what is left out now must not be trained on."""
+    for suffix in (".pts", ".jpg"):
+        stem.with_name(stem.name + suffix).unlink(missing_ok=True)
 
 
 def write_labelled(stem: Path, image: Array, keypoints: Array) -> None:

@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 
+import edge_kp.backends.cuda as cuda_module
 from edge_kp.backends.cuda import Gpu, find_gpu, open_device
 from edge_kp.errors import BackendError
 
@@ -475,7 +476,7 @@ def test_why_the_gpu_does_not_open(code, words, monkeypatch, driver):
 def test_a_machine_without_a_driver(monkeypatch, driver):
     code = CudaError.cudaErrorInsufficientDriver  # as cuda-python 13 says it
     install(monkeypatch, cuda_python=cuda_python(driver, 0, fails={"cudaGetDeviceCount": code}))
-    with pytest.raises(BackendError, match="no NVIDIA driver is loaded: install it"):
+    with pytest.raises(BackendError, match="no NVIDIA GPU here, or no driver for it: install that"):
         open_device()
     module = cuda_python(driver)
 
@@ -484,7 +485,7 @@ def test_a_machine_without_a_driver(monkeypatch, driver):
 
     module.cudaDriverGetVersion = no_driver  # as cuda-python 12 says it
     install(monkeypatch, cuda_python=module)
-    with pytest.raises(BackendError, match="no NVIDIA driver is loaded: install it"):
+    with pytest.raises(BackendError, match="no NVIDIA GPU here, or no driver for it: install that"):
         open_device()
 
 
@@ -556,9 +557,19 @@ def test_cuda_python_comes_first(monkeypatch, driver):
         assert device.library == "cuda-python"
 
 
-def test_no_library_names_both(monkeypatch):
+def test_no_library_names_both_where_there_is_a_driver_to_use(monkeypatch):
     install(monkeypatch)
-    with pytest.raises(BackendError, match=r"pip install cuda-python \(or pycuda\)"):
+    opened = []
+    monkeypatch.setattr(cuda_module.ctypes, "CDLL", lambda name: opened.append(name))
+    with pytest.raises(BackendError, match=r"pip install cuda-python, or pycuda"):
+        open_device()
+    assert opened in (["libcuda.so.1"], ["nvcuda.dll"])
+
+    def none(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(cuda_module.ctypes, "CDLL", none)
+    with pytest.raises(BackendError, match="no NVIDIA GPU here"):
         open_device()
 
 
@@ -578,7 +589,7 @@ def test_a_library_that_is_there_but_does_not_load_is_not_passed_over(monkeypatc
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("libcuda.so.1: cannot open shared object file", "no NVIDIA driver is loaded"),
+        ("libcuda.so.1: cannot open shared object file", "no NVIDIA GPU here, or no driver for it"),
         ("undefined symbol: cuCtx", r"pycuda cannot be loaded \(undefined symbol: cuCtx\)"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pytest
 
 from benchmarks.ablation import JITTER, NormalShapes, conditions, turned
 from edge_kp.geometry import decompose_similarity, estimate_similarity, similarity, transform_points
@@ -62,6 +63,9 @@ def test_shapes_that_no_object_has_are_told_from_true_ones() -> None:
     assert normal.abnormal(bank.templates.astype(np.float64)) == 0
     assert normal.abnormal(shapes[:200]) <= 0.01
     assert normal.abnormal(shapes[200:]) < 0.05
+    gap = shapes[:200].copy()
+    gap[7, 2] = np.nan  # a label that is not there tells nothing, and spoils nothing
+    assert NormalShapes.measure(bank, gap).limit == pytest.approx(normal.limit, rel=0.2)
     # Where and how large an object is says nothing of its shape; a torn-out point does.
     away = transform_points(similarity(0.7, 3.0, (500, -90)), shapes[:50])
     np.testing.assert_allclose(normal.distance(away), normal.distance(shapes[:50]), atol=1e-9)

@@ -436,7 +436,7 @@ def test_another_object_leaves_out_by_name_what_only_faces_have(tiny_model: Path
         (["--data", "synthetic:4", "--name", "../up"], "expected a plain name"),
         (["--data", "synthetic:4", "--name", "accuracy-afw"], "call it accuracy_afw"),
         (["--data", "synthetic:4", "--worst", "worst.txt"], "expected a name that ends in"),
-        (["--data", "synthetic:4", "--out", __file__], "File exists"),
+        (["--data", "synthetic:4", "--out", __file__], "file exists"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(

@@ -343,7 +343,7 @@ def test_a_bad_description_is_refused_in_one_line(line: str, said: str, tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         ("size = [8, 8]", "file: is missing"),
         ('file = "other.onnx"', "file: there is no"),
         ('file = "net.toml"\nname = "edge_kp"', "there is a system 'edge_kp' already"),

@@ -49,6 +49,15 @@ def test_places_beside_the_object_do_not_show_it(kites: Any) -> None:
     assert not np.array_equal(boxes, background_boxes(sample, shape, 20, 1))
 
 
+def test_places_beside_the_object_show_no_other_either(kites: Any) -> None:
+    (sample,) = kites(1)
+    other = np.array([300, 100, 420, 300], np.float32)
+    assert max(box_iou(other, box) for box in background_boxes(sample, (400, 600, 3), 60, 0)) > 0.1
+    boxes = background_boxes(replace(sample, others=(other,)), (400, 600, 3), 60, 0)
+    assert len(boxes) == 60
+    assert max(box_iou(other, box) for box in boxes) <= SLIVER
+
+
 def test_a_picture_that_the_object_fills_has_no_place(kites: Any) -> None:
     (sample,) = kites(1)
     width, height = (int(v) + 1 for v in np.ceil(sample.box[2:]))

@@ -39,8 +39,8 @@ def test_percentiles_quartiles_and_slopes():
 
 def test_measuring_in_turns_calls_all_alike():
     log: list[str] = []
-    found = measure({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, 20)
-    assert log == ["a", "b"] * 22  # a tenth more, which does not count
+    found = measure({"a": lambda: log.append("a"), "b": lambda: log.append("b")}, 20, 3)
+    assert log == [*"aaabbb"] * 22  # a tenth more, which does not count
     assert set(found["a"]) == {"median_ms", "p95_ms"}
 
 

@@ -167,7 +167,7 @@ def test_a_source_without_a_name_is_not_the_folder_one_stands_in(tmp_path, monke
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_a_picture_that_has_no_end_is_never_waited_for(tmp_path, make):
     make(tmp_path / "a.png")
-    with pytest.raises(SourceError, match="can be read as a picture"):
+    with pytest.raises(SourceError, match="cannot be read as a picture"):
         open_source(str(tmp_path / "a.png"))
 
 
@@ -208,7 +208,7 @@ def test_what_is_missing_empty_or_unreadable_is_said_in_one_line(tmp_path):
     (empty / "a.jpg").write_bytes(b"x")
     (empty / "b.jpg").write_bytes(b"x")
     assert "none of 2 pictures" in message(str(empty))
-    assert "can be read as a picture" in message(str(empty / "a.jpg"))
+    assert "it cannot be read as a picture" in message(str(empty / "a.jpg"))
     (tmp_path / "zero.mp4").touch()
     assert "empty" in message(str(tmp_path / "zero.mp4"))
     (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 100)

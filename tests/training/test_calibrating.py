@@ -211,7 +211,7 @@ def test_too_few_images(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_nothing_left_to_judge_by(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, copy, tmp_path)
+    line = refused(capsys, copy, tmp_path, "--images", "40")
     assert line == (
         "error: all 40 images are used to calibrate, none is left to judge by;"
         " give --validation or fewer --images"

@@ -101,6 +101,65 @@ def dataset(
     )
 
 
+def two_squares(colour: tuple[int, int, int] = (0, 0, 255)) -> np.ndarray:
+    """The dots' picture, wide, and a coloured square of the object's size beside them."""
+    image = np.full((SIDE, 2 * SIDE, 3), 60, np.uint8)
+    image[:, : SIDE + 20] = dots(0)
+    image[110:190, 205:285] = colour
+    return image
+
+
+OTHER = np.array([205, 110, 285, 190], np.float32)
+
+
+def test_another_object_of_the_picture_is_never_taught_as_no_object() -> None:
+    """Neither as background nor beside the object; where nobody says that it is one, it may be."""
+    shown = {}
+    for known in (False, True):
+        here = sample(0, load=two_squares, others=(OTHER,) if known else ())
+        patches = [cut_region(replace(here, key=f"dots/{i}"), 90, "keypoints").patch for i in range(40)]
+        red = [float((patch == (0, 0, 255)).all(2).mean()) for patch in patches if patch is not None]
+        region = cut_region(here, 90, "keypoints")
+        data = dataset(samples=[here], negatives=1.0, augmentation=Augmentation(cover=0.0, colour=0.0))
+        data.regions = [replace(region, patch=None)]
+        data.patches = []
+        crops = [data[0]["image"] for data.epoch in range(300)]
+        beside = [float((crop == (0, 0, 255)).all(2).mean()) for crop in crops]
+        shown[known] = max(red), max(beside)
+    assert shown[False][0] > 0.2
+    assert shown[True][0] < 0.05
+    assert shown[False][1] > 0.3
+    assert shown[True][1] < 0.15
+
+
+@pytest.mark.parametrize("scale", [1.6, 2.5, 4.0])
+def test_a_wide_crop_sees_as_much_of_the_photo_as_at_run_time(scale: float) -> None:
+    wide = sample(0, load=lambda: np.full((1500, 1500, 3), 90, np.uint8))
+    wide = replace(wide, keypoints=wide.keypoints + 600)
+    region = cut_region(wide, 90, "keypoints", scale=scale)
+    stage = StageView(96, BANK.mean_shape, scale=scale)
+    rng = np.random.default_rng(0)
+    crops = [stage.crop(region, rng, None).extract(region.image) for _ in range(40)]
+    assert min(int(crop.min()) for crop in crops) == 90, "no black frame"
+
+
+def test_occlusion_follows_from_all_hidden_points_whatever_hides_them() -> None:
+    visible = np.ones(6, np.float32)
+    visible[0] = 0  # a sixth is hidden already
+    data = dataset(
+        samples=[sample(i, visible=visible) for i in range(4)],
+        augmentation=Augmentation(colour=0.0, cover=1.0),
+    )
+    seen = 0
+    for data.epoch in range(50):
+        for at in range(4):
+            item = data[at]
+            hidden = float((item["visible"][item["labelled"] > 0] < 0.5).mean())
+            assert item["attributes"][OWN_ATTRIBUTES.index("occlusion")] == float(hidden >= 0.1)
+            seen += hidden > 0.2
+    assert seen > 20
+
+
 def find_dots(image: np.ndarray) -> np.ndarray:
     """(6, 2) crop coordinates of the dots by their colours; NaN where fewer than 12 pixels show."""
     size = image.shape[0]

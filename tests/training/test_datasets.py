@@ -238,6 +238,39 @@ def test_coco_images_are_found(tmp_path: Path, images: str) -> None:
     check_images(load_dataset([spec]))
 
 
+def test_coco_objects_know_what_else_is_in_their_picture(tmp_path: Path) -> None:
+    data = coco_data()
+    data["annotations"][3]["bbox"] = [4, 6, 10, 20]  # unlabelled
+    first, second, third = load_dataset([write_coco(tmp_path / "k.json", data)]).samples
+    np.testing.assert_array_equal(first.others, [second.box])
+    np.testing.assert_array_equal(second.others, [first.box])
+    np.testing.assert_array_equal(third.others, [[3.5, 5.5, 13.5, 25.5]])
+    assert first.use_background
+    assert not third.use_background, "nobody knows where the crowd is"
+    data["annotations"][4]["bbox"] = [0, 0, 3, 3]
+    spec = write_coco(tmp_path / "k.json", data)
+    third = load_dataset([spec]).samples[2]
+    assert third.use_background
+    assert len(third.others) == 2
+    (one,) = load_dataset([f"{spec},take=1,seed=3"]).samples
+    assert len(one.others) == (2 if one.key == third.key else 1), "those that were not drawn are still there"
+
+
+def test_samples_are_called_by_the_file_they_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = load_dataset([write_coco(tmp_path / "k.json", coco_data())]).samples
+    assert samples[0].shown == f"{tmp_path.resolve() / 'images' / 'a.png'}#7"
+    monkeypatch.chdir(tmp_path)
+    assert [s.shown for s in samples] == ["images/a.png#7", "images/a.png#8", "images/sub/b.png#9"]
+    assert load_dataset(["synthetic:1"]).samples[0].shown == "synthetic/seed0/0"
+
+
+def test_coco_numbers_are_each_one_annotations(tmp_path: Path) -> None:
+    data = coco_data()
+    data["annotations"][1]["id"] = 7
+    spec = write_coco(tmp_path / "k.json", data)
+    assert "two annotations have the id 7; give each its own" in problem(lambda: load_dataset([spec]))
+
+
 def test_coco_schema_follows_the_category(tmp_path: Path) -> None:
     schema = load_dataset([write_coco(tmp_path / "k.json", coco_data())]).schema
     assert (schema.name, schema.keypoints) == ("cat", tuple(NAMES))

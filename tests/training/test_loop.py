@@ -216,6 +216,25 @@ def test_training_goes_on_after_a_kill(straight: Path, tmp_path: Path) -> None:
     same_run(straight, tmp_path / "stage")
 
 
+def test_a_network_that_draws_at_random_itself_goes_on_where_it_stopped(
+    tmp_path: Path,
+) -> None:
+    """lite0 leaves out blocks at random (stochastic depth); here without its weights from ImageNet."""
+    network = replace(NETWORK, trunk="lite0", correct=False)
+
+    def run(out: Path, stop: str = "") -> None:
+        task = synthetic_task(Interrupted)
+        task.train.stop = stop
+        start = lambda net: None  # noqa: E731
+        train_stage(network, task.bank.templates, task.train, task.held, SHORT, out, HERE, start=start)
+
+    run(tmp_path / "straight")
+    with pytest.raises(Stopped):
+        run(tmp_path / "stage", "raise")
+    run(tmp_path / "stage")
+    same_run(tmp_path / "straight", tmp_path / "stage")
+
+
 def test_a_finished_stage_is_not_trained_again(straight: Path) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in straight.glob("*.pt")}
     task = synthetic_task(Interrupted)
@@ -266,7 +285,7 @@ def test_a_damaged_checkpoint_is_refused(straight: Path, tmp_path: Path, damage:
     content = damaged[damage]
     (tmp_path / "last.pt").write_bytes(content)
     with pytest.raises(
-        ModelError, match=r"last\.pt: damaged checkpoint .*; remove it and train again"
+        ModelError, match=r"last\.pt: damaged checkpoint .*; remove .* and train again"
     ) as caught:
         synthetic_task().run(tmp_path, SHORT)
     assert "\n" not in str(caught.value)
@@ -413,6 +432,17 @@ def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "stage")) == SHORT.epochs
 
 
+def test_processes_share_a_training_that_leaves_parts_out(tmp_path: Path) -> None:
+    """What is not used has no gradient, which processes that wait for each other's must know."""
+    out = tmp_path / "run"
+    command = ["-m", "edge_kp.train", "--data", "synthetic:80", "--out", str(out), "--epochs", "1", "1"]
+    command += ["--k", "8", "--sizes", "32", "32", "--widths", "8", "8", "--batch", "16", "--workers", "0"]
+    command += ["--part", "stages", "--readings", "2", "2", "--searches", "8", "0", "--without", "residual"]
+    done = torchrun(*command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (out / "evaluation.json").is_file()
+
+
 def test_processes_of_two_machines_write_one_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["-m", "edge_kp.train", "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
@@ -432,4 +462,4 @@ def test_processes_of_two_machines_write_one_run(tmp_path: Path) -> None:
         assert all(torch.isfinite(p).all() for p in net.parameters())
     assert load_locator(out / "locator" / "best.pt").config.size == 64
     assert done.stdout.count("likely objects without label") == 1
-    assert not list(out.rglob("*.part"))
+    assert not list(out.rglob("*.part.*"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,10 +17,13 @@ import pytest
 import torch
 
 from edge_kp.errors import DataError, ModelError
+from edge_kp.schema import KeypointSchema
 from edge_kp.templates import TemplateBank
 from edge_kp.train import main
 from edge_kp.training import split as split_module
 from edge_kp.training.both_stages import train_cascade
+from edge_kp.training.checkpoints import load_checkpoint, save_checkpoint
+from edge_kp.training.claiming import claim
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.locating import LocatorConfig, load_locator
 from edge_kp.training.loop import Place
@@ -29,6 +34,30 @@ from edge_kp.training.split import training_samples
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
 TINY += ["--searches", "0", "8", "--fusions", "plain", "separable"]
 TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2", "--locator-pictures", "1"]
+
+
+def coco_like(folder: Path, count: int, **fields: Any) -> str:
+    """A small data set on disk: kites with a tail to the right or left, one a picture."""
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        points = np.array([[30, 30], [60, 34], [46, 62], [70, 70]]) + rng.uniform(-8, 8, (4, 2))
+        image = np.full((96, 96, 3), 90, np.uint8)
+        cv2.fillPoly(image, [points[:3].round().astype(np.int32)], (40, 200, 240))
+        cv2.circle(image, points[3].round().astype(int).tolist(), 4, (250, 250, 250), -1)
+        cv2.imwrite(str(folder / f"{i}.png"), image)
+        images.append({"id": i, "file_name": f"{i}.png", "width": 96, "height": 96})
+        keypoints = np.column_stack([points + 0.5, np.full(4, 2)]).ravel().tolist()
+        annotations.append({"id": i, "image_id": i, "category_id": 1, "keypoints": keypoints, **fields})
+    category = {"id": 1, "name": "kite4", "keypoints": ["left", "right", "end", "tail"], "skeleton": []}
+    data = {"images": images, "annotations": annotations, "categories": [category]}
+    (folder / "train.json").write_text(json.dumps(data))
+    return f"coco:{folder / 'train.json'}"
+
+
+def errors(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
 
 
 def keys(samples: Any) -> set[str]:
@@ -91,6 +120,53 @@ def test_a_set_whose_photos_are_merely_numbered_can_be_trained_on(sides: Any) ->
     assert len(train) + len(held) == 800
 
 
+def test_what_is_made_of_a_photo_stays_on_its_side(sides: Any) -> None:
+    """Turned heads and labels placed anew, in folders of their own."""
+    names = [f"helen/{i}.jpg" for i in range(100, 200)]
+    held = {Path(name).stem for name in sides(names)[1]}
+    made = [f"turned/{i}_t{k}.jpg" for i in range(100, 200) for k in range(4)]
+    made += [f"again/{i}.jpg#{i}" for i in range(100, 200)]
+    train, back = sides([*names, *made])
+    assert {Path(name).stem.partition("_")[0] for name in back} == held
+    assert len(back) == 6 * len(held)
+    assert len(train) == 6 * (100 - len(held))
+
+
+def test_a_folder_may_have_a_sharp_in_its_name(sides: Any) -> None:
+    train, held = sides([f"my#set/{i}.jpg" for i in range(100, 200)])
+    assert 1 <= len(held) <= 20
+    assert len(train) + len(held) == 100
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_one_picture_does_not_stand_on_both_sides_whatever_its_objects_are_numbered(
+    tmp_path: Path, copied: bool
+) -> None:
+    spec = coco_like(tmp_path / "set", 30)
+    data = json.loads((tmp_path / "set" / "train.json").read_text())
+    for i, annotation in enumerate(data["annotations"]):
+        annotation["id"] = 100 + i
+    (tmp_path / "set" / "val.json").write_text(json.dumps(data))
+    other = f"coco:{tmp_path / 'set' / 'val.json'}"
+    if copied:  # pictures of the same names are others in another folder
+        (tmp_path / "other").mkdir()
+        for path in (tmp_path / "set").glob("*.png"):
+            shutil.copy(path, tmp_path / "other")
+        train, held = training_samples((spec,), (f"{other},{tmp_path / 'other'}",), 0.05)
+        assert (len(train), len(held)) == (30, 30)
+        return
+    with pytest.raises(DataError, match="30 samples or pictures stand in both --data and --validation"):
+        training_samples((spec,), (other,), 0.05)
+
+
+def test_an_object_may_have_two_points_alone(kites: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = KeypointSchema("pair", ("a", "b"), (), (), (0, 1))
+    samples = [replace(s, keypoints=s.keypoints[:2], visible=s.visible[:2]) for s in kites(100)]
+    monkeypatch.setattr(split_module, "load_dataset", lambda *_: Dataset(schema, tuple(samples), ("pairs",)))
+    train, held = training_samples(("ibug:pairs",), (), 0.05)
+    assert len(train) + len(held) == 100
+
+
 def test_a_set_of_its_own_to_validate_on() -> None:
     train, held = training_samples(("synthetic:50",), ("synthetic:20,seed=1",), 0.05)
     assert len(train) == 50
@@ -118,7 +194,7 @@ def test_too_few_samples_say_what_to_do() -> None:
 def test_a_run_is_written_whole(tiny_run: Path) -> None:
     names = {p.relative_to(tiny_run).as_posix() for p in tiny_run.rglob("*") if p.is_file()}
     assert {n for n in names if "tensorboard" not in n} == {
-        *("run.json", "templates.npz", "templates.png", "stage1_errors.npz", "check_crops.npz"),
+        *("run.json", ".lock", "templates.npz", "templates.png", "stage1_errors.npz", "check_crops.npz"),
         *("evaluation.json", "stage1/last.pt", "stage1/best.pt", "stage1/log.csv"),
         *("stage2/last.pt", "stage2/best.pt", "stage2/log.csv"),
         *("locator_first/last.pt", "locator_first/best.pt", "locator_first/log.csv", "unlabelled.npz"),
@@ -134,6 +210,36 @@ def test_a_run_is_written_whole(tiny_run: Path) -> None:
     with np.load(tiny_run / "check_crops.npz") as file:
         assert file["stage1"].shape[1:] == file["stage2"].shape[1:] == (48, 48, 3)
         assert file["stage1"].dtype == np.uint8
+
+
+def test_a_run_that_another_process_trains_is_left_alone(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run")]
+    held = claim(Recipe.read(tiny_run / "run.json"), tmp_path / "run", Place(torch.device("cpu")))
+    assert held is not None
+    assert main(command) == 1
+    (line,) = errors(capsys)
+    assert line.startswith(
+        f"error: {tmp_path / 'run'}: is being trained by process {os.getpid()}; wait for it"
+    )
+    held.close()
+    assert main(command) == 0
+
+
+def test_what_cannot_be_trained_on_leaves_no_run_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = coco_like(tmp_path / "data", 40)
+    (tmp_path / "data" / "7.png").write_bytes(b"broken")
+    command = ["--data", data, *TINY, "--part", "stages", "--workers", "0", "--out", str(tmp_path / "run")]
+    command += ["--batch", "16"]
+    assert main(command) == 1
+    assert "7.png: cannot be decoded" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    cv2.imwrite(str(tmp_path / "data" / "7.png"), np.full((96, 96, 3), 90, np.uint8))
+    assert main([*command, "--epochs", "1", "1"]) == 0
 
 
 def test_a_run_is_read_back(tiny_run: Path) -> None:
@@ -177,7 +283,7 @@ def test_the_same_command_finds_the_run_finished(tiny_run: Path, capsys: pytest.
     before = {p: p.read_bytes() for p in tiny_run.rglob("*.pt")}
     assert main(["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tiny_run)]) == 0
     assert {p: p.read_bytes() for p in before} == before
-    assert "epoch" not in capsys.readouterr().out
+    assert not re.search(r"\bepoch \d", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +292,13 @@ def test_the_same_command_finds_the_run_finished(tiny_run: Path, capsys: pytest.
 def test_another_command_is_refused(
     tiny_run: Path, capsys: pytest.CaptureFixture[str], change: list[str]
 ) -> None:
+    changed = change[0].removeprefix("--").replace("-", "_")
     before = (tiny_run / "run.json").read_bytes()
     assert main(["--data", "synthetic:300", *TINY, "--out", str(tiny_run), *change]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert error == [
-        f"error: {tiny_run}: holds a run of other settings; choose another --out or remove the folder"
+        f"error: {tiny_run}: holds a run of other settings ({changed});"
+        " choose another --out or remove the folder"
     ]
     assert (tiny_run / "run.json").read_bytes() == before
 
@@ -213,6 +321,40 @@ def test_stage_2_is_trained_behind_the_stage_1_of_a_run_and_taught_by_another(
     assert "teacher" in log[0].split(",")
     assert not (tmp_path / "run" / "stage1" / "log.csv").exists()
     assert main(command) == 0, "goes on with a finished run"
+
+
+def test_a_stage_1_that_tells_other_attributes_is_refused_before_anything_is_trained(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other)
+    saved = load_checkpoint(other / "stage1" / "best.pt")
+    names = list(saved["config"]["attributes"])
+    saved["config"]["attributes"] = [*names[:-1], "glare"]  # as many, of another meaning
+    save_checkpoint(other / "stage1" / "best.pt", saved)
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run")]
+    assert main([*command, "--part", "stages", "--stage1", str(other)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "glare, this data" in line
+    assert line.endswith("train both stages on data with the same attributes")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ModelError, match="its stages tell other attributes each"):
+        load_run(other)
+
+
+def test_a_run_that_lacks_its_best_weights_says_what_to_do(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "stage2" / "best.pt").unlink()
+    command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(run), "--part", "stages"]
+    assert main(command) == 1
+    (line,) = errors(capsys)
+    assert line.endswith(f"best.pt is gone, the best epoch with it; remove {run / 'stage2'} and train again")
+    shutil.rmtree(run / "stage2")
+    assert main(command) == 0
+    assert (run / "stage2" / "best.pt").is_file()
 
 
 def test_parts_of_the_method_can_be_left_out(tmp_path: Path) -> None:
@@ -239,7 +381,9 @@ def test_parts_of_the_method_can_be_left_out(tmp_path: Path) -> None:
         (["--stage1", "{run}", "--sizes", "64", "48"], "sizes 48 there and 64 here"),
         (["--stage1", "{run}", "--scale", "2"], "scale 1.6 there and 2.0 here"),
         (["--stage1", "{run}", "--templates", "{run}/templates.npz"], "give one of the two"),
-        (["--stage1", "{run}/nothing"], "not a training run"),
+        (["--stage1", "{run}/nothing"], "run.json: not a training run (no such file or directory)"),
+        (["--stage1", "{run}", "--k", "9"], "--k, --stage1: that one has 8 templates; leave --k out"),
+        (["--templates", "{run}/templates.npz", "--k", "9"], "--k, --templates: that one has 8 templates"),
         (["--teacher", "{run}/nothing"], "not a training run"),
         (["--trunks", "plain", "huge"], "trunk: expected one of plain, lite0"),
         (["--fusions", "plain", "huge"], "fusion: expected one of plain, separable, got 'huge'"),
@@ -250,9 +394,8 @@ def test_runs_that_cannot_help_are_refused(
 ) -> None:
     command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run")]
     assert main([*command, *(a.format(run=tiny_run) for a in arguments)]) == 1
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
+    (line,) = errors(capsys)
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -299,9 +442,8 @@ def test_settings_that_cannot_work_are_told_in_one_line_and_can_be_mended(
     """The folder is not taken by a command that never trained."""
     command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run"), *arguments]
     assert main(command) == 1
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
+    (line,) = errors(capsys)
+    assert message in line
     if (tmp_path / "run" / "run.json").exists():
         assert (tmp_path / "run" / "stage1" / "last.pt").exists(), "refused, and the folder is taken"
 

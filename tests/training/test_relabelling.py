@@ -20,6 +20,7 @@ from edge_kp.training import relabelling
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.relabelling import relabel
 from edge_kp.training.samples import Sample
+from edge_kp.training.writing import file_names
 
 WIDTH, HEIGHT = 120, 90
 
@@ -111,15 +112,44 @@ def test_points_without_a_label_are_no_dispute(tmp_path: Path) -> None:
 
 
 def test_one_name_for_two_photos_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    other = replace(sample(2), key="elsewhere/face_1.png")
-    with pytest.raises(DataError, match="two samples would be written as face_1"):
+    other = replace(sample(2), key=sample(1).key)
+    with pytest.raises(DataError, match=r"two samples would be written as .*face_1"):
         run(Oracle(), samples=[sample(1), other], out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
+def test_a_name_is_as_long_as_it_must_be(tmp_path: Path) -> None:
+    """The photo's; with the object's number where it shows several; with the folder where two have one."""
+
+    def names(*keys: str) -> list[str]:
+        return file_names([replace(sample(1), key=key) for key in keys], FACE68)
+
+    assert names("set/a.jpg#7", "set/b.v2.jpg#8", "set/c") == ["a", "b.v2", "c"]
+    assert names("set/a.jpg#7", "set/a.jpg#12") == ["a_7", "a_12"]
+    assert names("x/a.jpg", "y/a.jpg", "y/b.jpg#2") == ["x_a", "y_a", "y_b_2"]
+
+
+def test_what_an_earlier_run_wrote_of_a_photo_that_is_now_left_out_is_removed(tmp_path: Path) -> None:
+    three = [sample(i) for i in (1, 2, 3)]
+    assert run(Oracle(), samples=three, out=tmp_path).written == 3
+    (tmp_path / "mine.txt").touch()
+    assert run(Oracle(wrong=[3]), samples=three, out=tmp_path).written == 2
+    left = ["face_1.jpg", "face_1.pts", "face_2.jpg", "face_2.pts", "mine.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == left
+
+
+def test_the_folder_of_the_photos_themselves_is_not_written_to(tmp_path: Path) -> None:
+    assert run(Oracle(), samples=[sample(1)], out=tmp_path).written == 1
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (again,) = load_dataset([f"ibug:{tmp_path}"]).samples
+    with pytest.raises(DataError, match="the photos come from this folder; write to another"):
+        run(Oracle(), samples=[again], out=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_other_objects_are_refused(tmp_path: Path) -> None:
     schema = KeypointSchema("bone", ("a", "b"), (), (), (0, 1))
-    with pytest.raises(DataError, match=r"schema 'bone': \.pts files say nothing"):
+    with pytest.raises(DataError, match=r"schema 'bone': only for faces of 68 or 98 points"):
         run(Oracle(schema=schema), samples=[], out=tmp_path)
 
 

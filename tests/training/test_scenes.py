@@ -597,7 +597,8 @@ def test_each_cell_belongs_to_the_object_it_is_warmest_of(boxes: list[np.ndarray
     together, alone = maps(boxes), [maps([box]) for box in boxes]
     heats = np.stack([m["heat"] for m in alone])
     np.testing.assert_array_equal(together["heat"], heats.max(0))
-    warm = together["heat"] > 1e-3
+    clear = np.diff(np.sort(np.concatenate([np.zeros_like(heats[:1]), heats]), axis=0)[-2:], axis=0)[0] > 1e-6
+    warm = (together["heat"] > 1e-3) & clear  # a cell in the middle of two may be either's
     owner = heats.argmax(0)[warm]
     np.testing.assert_allclose(together["box"][warm], np.stack(boxes)[owner], atol=1e-4)
 

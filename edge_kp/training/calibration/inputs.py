@@ -65,7 +65,7 @@ def held_out(spec: ModelSpec, samples: Sequence[Sample]) -> Held:
         DataError: all unreadable images, one line each.
     """
     size = SHARPNESS * max(spec.sizes)
-    regions = cut_regions(samples, size, spec.box_rule, shape_side=size)
+    regions = cut_regions(samples, size, spec.box_rule, shape_side=size, scale=spec.scale)
     cut = [_of_region(sample, region) for sample, region in zip(samples, regions, strict=True)]
     frames = np.zeros((0, spec.locator_size, spec.locator_size, 3), np.uint8)
     if spec.locator == "network":

@@ -95,12 +95,18 @@ def _methods(report: Mapping[str, Any]) -> list[str]:
 
 
 def _layers(report: Mapping[str, Any]) -> list[str]:
+    whole = report.get("kept_by_tolerance") or {style: [] for style in STYLES}
     kept = [
         f"- `{style}`, {name}: `{layer}`, {report['layers'][name][style][layer]:.5f}"
         for style in STYLES
         for name, layers in report["kept"][style].items()
         for layer in layers
-        if style != "int8-cpu" or name not in report["exact"]
+        if name not in whole[style] and (style != "int8-cpu" or name not in report["exact"])
+    ]
+    kept += [
+        f"- `{style}`, {name}: all of it, since it differed from PyTorch beyond tolerance"
+        for style in STYLES
+        for name in whole[style]
     ]
     kept += [f"- `int8-cpu`, {name}: all of it, as `--exact` says" for name in report["exact"]]
     lines = [

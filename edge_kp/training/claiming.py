@@ -1,0 +1,78 @@
+"""Whose a run's folder is: of one recipe for ever, and of one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import IO
+
+from edge_kp.errors import ModelError
+from edge_kp.files import replacing
+from edge_kp.training.loop import Place
+from edge_kp.training.recipe import Recipe, wait
+
+LOCK = ".lock"
+
+
+def refuse_other(recipe: Recipe, out: Path) -> None:
+    """Raises: ModelError: ``out`` holds a run of another recipe, or is no folder."""
+    path = out / "run.json"
+    if out.exists() and not out.is_dir():
+        raise ModelError(f"{out}: is a file; choose another --out")
+    if not path.exists() or (there := Recipe.read(path)) == recipe:
+        return
+    differ = [f.name for f in fields(Recipe) if getattr(there, f.name) != getattr(recipe, f.name)]
+    raise ModelError(
+        f"{out}: holds a run of other settings ({', '.join(differ)});"
+        " choose another --out or remove the folder"
+    )
+
+
+def claim(recipe: Recipe, out: Path, place: Place) -> IO[str] | None:
+    """Write ``run.json``, or make sure that the one there is the same recipe.
+
+    Returns:
+        The first process: what keeps others off the folder for as long as it is open, until this process ends
+        at the latest, however it does.
+
+    Raises:
+        ModelError: the folder is that of another recipe, or another process trains there.
+    """
+    refuse_other(recipe, out)
+    lock = None
+    if place.first:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = _locked(out)
+        if not (out / "run.json").exists():
+            with replacing(out / "run.json") as part:
+                part.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+    wait(place)
+    return lock
+
+
+def _locked(out: Path) -> IO[str]:
+    path = out / LOCK
+    lock = open(path, "a+", encoding="ascii")  # noqa: SIM115 - the caller closes it
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        who = lock.read().strip()
+        lock.close()
+        raise ModelError(
+            f"{out}: is being trained by process {who or '?'}; wait for it, or choose another --out"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
