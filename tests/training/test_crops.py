@@ -117,7 +117,7 @@ OTHER = np.array([198, 110, 248, 160], np.float32)
 
 def shows_it_whole(crop: np.ndarray) -> bool:
     """Is the green square in the crop as an object would be: about its middle, and not too small?"""
-    green = np.abs(crop.astype(int) - GREEN).max(2) < 60
+    green = np.abs(crop.astype(int) - GREEN).max(2) < 12
     if green.mean() < 0.1:
         return False
     edge = green.copy()
