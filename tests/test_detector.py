@@ -207,6 +207,29 @@ def refusal(folder):
     return str(error.value)
 
 
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_number_of_threads_that_is_none_is_refused(threads):
+    with pytest.raises(BackendError, match=f"threads: expected at least 1, got {threads}"):
+        Detector("face68", threads=threads)
+
+
+def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_first(monkeypatch):
+    image = np.zeros((300, 400, 3), np.uint8)
+    with Detector("face68", threads=1, backend="onnxruntime") as detector:
+        mean = detector.spec.mean_shape
+        places = [(40, 40, 50), (42, 41, 50), (150, 60, 120), (300, 200, 30)]
+        points = np.stack([mean * side + (x, y) for x, y, side in places]).astype(np.float32)
+        result = detector.cascade(image, [[30, 30, 90, 90]] * 4)
+        score = np.array([0.7, 0.9, 0.95, 0.1], np.float32)
+        result = replace(result, keypoints=points, score=score)
+        monkeypatch.setattr(detector, "cascade", lambda *_: result)
+        monkeypatch.setattr(detector, "locator", lambda _: [None] * 4)
+        found = detector.detect(image)
+    assert [d.id for d in found] == [0, 1]
+    np.testing.assert_array_equal([d.score for d in found], score[[2, 1]])
+    np.testing.assert_array_equal(found[1].keypoints, points[1])
+
+
 def test_a_file_that_differs_from_its_hash_is_refused(copy):
     path = copy / "stage1.fp32.onnx"
     data = bytearray(path.read_bytes())

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_kp.cascade import CascadeResult
+from edge_kp.cascade_result import CascadeResult
 from edge_kp.detector import Detector
 from edge_kp.evaluate import _millimetres, main
 from edge_kp.metrics import auc, failure_rate
@@ -52,6 +52,11 @@ def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     """A report with its pictures, and their folder."""
     folder = tmp_path_factory.mktemp("evaluation")
     return report(tiny_model, folder, "--plots", str(folder / "plots")), folder / "plots"
+
+
+def test_limits_in_millimetres_want_the_size_of_a_pixel(capsys: Any) -> None:
+    assert main(["--data", "synthetic:4", "--within", "3"]) == 1
+    assert "--within: in millimetres of what? it goes with --pixel-mm" in capsys.readouterr().err
 
 
 def test_the_table_says_what_the_report_says(

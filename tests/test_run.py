@@ -451,6 +451,14 @@ def test_settings_come_from_a_file_and_flags_win():
     cv2.imwrite("one.png", image)
     assert run.main(["--config", "run.toml", "--source", "one.png"]) == 0, "another source, not one more"
     assert [line["source"] for line in records("file.jsonl")] == [0]
+    assert records("file.jsonl")[0]["file"] == "one.png"
+
+
+def test_what_a_file_asks_of_its_cameras_is_not_asked_of_other_sources():
+    Path("run.toml").write_text("camera = [0]\nwidth = 1280\nheight = 720\nfps = 60\nheadless = true\n")
+    rest = ["--max-frames", "2", "--json", "o.jsonl"]
+    assert run.main(["--config", "run.toml", "--source", str(CLIP), *rest]) == 0
+    assert len(records("o.jsonl")) == 2
 
 
 @pytest.mark.parametrize(
@@ -509,7 +517,8 @@ def test_a_check_says_all_that_would_fail(capsys):
     arguments = ["--check", "--model", "no_such_model", "--source", "none.mp4", "--json", "none/o.jsonl"]
     assert run.main([*arguments, "--mqtt", "mqtt://127.0.0.1"]) == 1
     out, err = capsys.readouterr()
-    for part in ("no_such_model", "none.mp4: no such file", "no topic to publish to"):
+    outputs = "none/o.jsonl: there is no folder none"
+    for part in ("no_such_model", "none.mp4: no such file", "no topic to publish to", outputs):
         assert any(part in line for line in out.splitlines() if line.startswith("FAILS"))
         assert any(part in line for line in err.splitlines() if line.startswith("error: "))
 

@@ -16,8 +16,10 @@ from edge_kp.templates import (
     nearest_template,
     reconstruction_error,
 )
+from edge_kp.templates import __main__ as command
 from edge_kp.templates.__main__ import main
 from edge_kp.templates.picture import draw_bank, draw_mean_shape
+from edge_kp.training.datasets import load_dataset
 
 HOUSE = np.array([[-5.0, 4], [5, 4], [-5, -3], [5, -3], [0, -8], [1, 1]])  # the last point is not symmetric
 PAIRS = ((0, 1), (2, 3))
@@ -389,6 +391,33 @@ def test_command_builds_a_bank_and_its_pictures(tmp_path, capsys):
     assert "best mixture" in printed
     assert "6 templates are" in printed
     assert bank.digest[:12] in printed
+
+
+def test_command_counts_a_set_as_often_as_training_does(tmp_path, capsys):
+    banks = {}
+    for name, data in (
+        ("once", ["synthetic:30", "synthetic:30,seed=1"]),
+        ("thrice", ["synthetic:30", "synthetic:30,seed=1,repeat=3"]),
+    ):
+        out = tmp_path / f"{name}.npz"
+        sets = [word for spec in data for word in ("--data", spec)]
+        assert main([*sets, "--k", "4", "--out", str(out)]) == 0
+        banks[name] = TemplateBank.load(out)
+    assert banks["once"].digest != banks["thrice"].digest
+    assert "120 shapes" in capsys.readouterr().out
+
+
+def test_command_bears_a_point_that_is_seldom_labelled(tmp_path, capsys, monkeypatch):
+    """A part of the shapes, on which the verdict is built, may lack it."""
+    dataset = load_dataset(["synthetic:60"])
+    for i, sample in enumerate(dataset.samples):
+        if i != 7:
+            sample.keypoints[3] = np.nan
+    monkeypatch.setattr(command, "load_dataset", lambda _: dataset)
+    for seed in range(6):
+        out = tmp_path / f"{seed}.npz"
+        assert main(["--data", "synthetic:60", "--k", "6", "--seed", str(seed), "--out", str(out)]) == 0
+        assert f"wrote {out}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -208,8 +208,11 @@ def fuse(
     for outer, inner in RESULTS.items():
         results[inner].name = outer
         whole.output.append(results[inner])
-    first = parts["first"]
-    model = helper.make_model(whole, opset_imports=first.opset_import, ir_version=first.ir_version)
+    # A stage without a layer in 8 bits is of an older opset.
+    newest = max(
+        (parts["first"], parts["second"]), key=lambda part: max(o.version for o in part.opset_import)
+    )
+    model = helper.make_model(whole, opset_imports=newest.opset_import, ir_version=newest.ir_version)
     set_metadata(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edge_kp import calibrate
+from edge_kp import calibrate, parity
 from edge_kp.detector import Detector
 from edge_kp.modeldir import file_digest, read_model
 from edge_kp.training import calibrating
@@ -142,6 +142,31 @@ def test_the_ranges_make_the_very_files_again(
     model, folder = done
     for path in write_precisions(tiny_model, folder / "ranges.json", out=tmp_path):
         assert path.read_bytes() == (model / path.name).read_bytes(), path.name
+
+
+def test_a_network_beyond_tolerance_stays_in_higher_precision_and_the_others_do_not(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 1 of this model moves by 1e-4 of a crop in int8, stage 2 by a quarter of that."""
+    tight = parity.Tolerance((5e-5, 1e-1), (5e-2, 3e-1))
+    monkeypatch.setattr(parity, "TOLERANCE", {**parity.TOLERANCE, "int8": tight})
+    first = next(iter(METHODS))
+    monkeypatch.setattr(search, "METHODS", {first: METHODS[first]})
+    monkeypatch.setattr(search, "layer_names", lambda *args: layer_names(*args)[-3:])
+    assert run(copy, tmp_path / "report") == 0, "a fifth of 40 samples is left over to judge by"
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["images"] == 32
+    assert report["kept_by_tolerance"] == {"int8": ["stage1"], "int8-cpu": []}
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "- `int8`, stage1: all of it, since it differed from PyTorch beyond tolerance" in page
+    quantised = {
+        name: sum(
+            node.op_type == "QuantizeLinear" for node in onnx.load(copy / f"{name}.int8.onnx").graph.node
+        )
+        for name in NETWORKS
+    }
+    assert quantised["stage1"] == 0
+    assert min(quantised["stage2"], quantised["locator"]) > 0
 
 
 def test_a_kept_layer_is_told(done: tuple[Path, Path]) -> None:

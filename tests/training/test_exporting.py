@@ -326,6 +326,11 @@ def test_the_locator_of_another_object_is_refused(tiny_run: Path, tmp_path: Path
     assert "--locator face68: finds face68, not " in capsys.readouterr().err
     assert main([*command, str(tmp_path / "nothing")]) == 1
     assert "no folder with a model.json there" in capsys.readouterr().err
+    other = Path(shutil.copytree(tiny_run, tmp_path / "other"))
+    figures = json.loads((other / "locator.json").read_text())
+    (other / "locator.json").write_text(json.dumps({**figures, "object": "bicycle"}))
+    assert main([*command, str(other)]) == 1
+    assert f"--locator {other}: finds bicycle, not {figures['object']}" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
 
 

@@ -202,6 +202,29 @@ def faces(model: FaceModel, tmp_path: Path) -> Path:
     return folder
 
 
+def test_the_photos_own_folder_is_not_written_to(
+    faces: Path, path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = sorted(faces.iterdir())
+    assert main(["--data", f"ibug:{faces}", "--face-model", str(path), "--out", str(faces)]) == 1
+    assert "the photos come from this folder; write to another" in capsys.readouterr().err
+    assert sorted(faces.iterdir()) == before
+
+
+def test_faces_that_cannot_be_turned_leave_no_advice_to_train_on_them(
+    faces: Path, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for file in faces.glob("odd.*"):
+        (odd / file.name).write_bytes(file.read_bytes())
+    command = ["--data", f"ibug:{odd}", "--face-model", str(path), "--out", str(tmp_path / "turned")]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert "none of 1 faces could be turned" in err
+    assert "next" not in out
+
+
 def test_a_set_is_written_that_can_be_trained_on(
     faces: Path, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
