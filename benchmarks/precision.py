@@ -9,6 +9,7 @@ ONNX Runtime is the figure to compare over machines.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any
 import cv2
 
 from benchmarks.common import write_result
+from benchmarks.peer_worker import pin
 from benchmarks.timing import measure
 from edge_kp.backends import open_backend
 from edge_kp.cascade import Cascade, FusedCascade
-from edge_kp.cli import positive, run_cli
+from edge_kp.cli import natural, positive, run_cli
 from edge_kp.modeldir import PRECISIONS, ModelSpec, checked_file, find_model, read_model
 from edge_kp.training.datasets import DATA_HELP, load_dataset
 from edge_kp.training.evaluation import evaluate, figure
@@ -48,6 +50,7 @@ def _cascades(folder: Path, spec: ModelSpec) -> Iterator[tuple[str, Cascade]]:
 
 def _run(args: argparse.Namespace) -> None:
     cv2.setNumThreads(1)
+    pin(min(os.sched_getaffinity(0)) if args.cpu is None else args.cpu)
     folder = find_model(args.model)
     spec = read_model(folder)
     cascades = dict(_cascades(folder, spec))
@@ -99,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", action="append", default=[], metavar="SPEC", help=DATA_HELP)
     parser.add_argument("--rounds", type=positive, default=40)
     parser.add_argument("--chunk", type=positive, default=25, help="calls of each in a round (default 25)")
+    parser.add_argument("--cpu", type=natural, help="core to run on (default: the first one allowed)")
     parser.add_argument("--name", default="precision", help="of the result file")
     return run_cli(_run, parser, argv)
 
