@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -84,10 +85,14 @@ def run_cli(
     return 0
 
 
+_OF_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM)
+
+
 def _told(error: Exception) -> str:
     """What an error says; of one of the system's the path first, as in our own, and not its number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}: check the path, and that you may use it"
+        step = ": check the path, and that you may use it" if error.errno in _OF_PATHS else ""
+        return f"{error.filename}: {error.strerror.lower()}{step}"
     return str(error)
 
 

@@ -22,6 +22,14 @@ ABANDONED_S = 3600.0  # age at which a half-written file is nobody's any more
 LARGEST = 2**30  # bytes of arrays that a file may unpack to
 
 
+def clear_abandoned(path: Path) -> None:
+    """Remove what killed programs left half written beside ``path``; another may be at work there now."""
+    for old in path.parent.glob(f".*.part.{glob.escape(path.name)}"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED_S:
+                old.unlink()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside ``path``, of the same suffix, to write to; it takes the place of ``path`` at the end.
@@ -29,10 +37,6 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error, or a kill, an older file at ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f".*.part.{glob.escape(path.name)}"):
-        with suppress(OSError):  # one that a killed program left behind; another may be at work now
-            if time.time() - old.stat().st_mtime > ABANDONED_S:
-                old.unlink()
     part = path.with_name(f".{os.getpid()}.part.{path.name}")
     try:
         yield part

@@ -84,9 +84,7 @@ def _answers(detector: Detector, asked: dict[int, Request]) -> dict[int, Any]:
     for number, request in asked.items():
         groups[type(request)][number] = request
     for number, request in groups[Locate].items():
-        answers |= _asked(
-            lambda one: {n: detector.locator(r.image) for n, r in one.items()}, {number: request}
-        )
+        answers |= _asked(partial(_located, detector), {number: request})
     answers |= _asked(partial(_in_one_call, detector.cascade.detect_each), groups[Detect])
     answers |= _asked(partial(_in_one_call, detector.cascade.refine_each), groups[Refine])
     return answers

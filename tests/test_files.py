@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_kp import files
-from edge_kp.files import parse_json, read_arrays, replacing
+from edge_kp.files import clear_abandoned, parse_json, read_arrays, replacing
 
 
 def npz(**arrays: np.ndarray) -> bytes:
@@ -55,6 +55,7 @@ def test_what_a_killed_program_left_half_written_is_cleared_away(tmp_path: Path)
         path.write_bytes(b"half")
     for path in (old, other):
         os.utime(path, (0, 0))
+    clear_abandoned(target)
     with replacing(target) as part:
         part.write_bytes(b"whole")
     assert target.read_bytes() == b"whole"

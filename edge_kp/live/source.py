@@ -96,10 +96,20 @@ def _open(text: str, options: CaptureOptions) -> Source:
 
 
 def _as_path(text: str) -> str:
-    """A ``file:`` address as the path that it means; any other text as it is."""
+    """A ``file:`` address as the path that it means; any other text as it is.
+
+    Raises:
+        SourceError: an address that is none, or of another machine.
+    """
     if not text.lower().startswith("file://"):
         return text
-    return url2pathname(urlsplit(text).path)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise SourceError(f"{text[:200]}: no such address: give the file's path") from None
+    if parts.netloc not in ("", "localhost"):
+        raise SourceError(f"{text[:200]}: lies on another machine: give the path by which this one knows it")
+    return url2pathname(parts.path)
 
 
 def short_name(text: str) -> str:

@@ -13,13 +13,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import clear_abandoned, replacing
 from edge_kp.training.network import NetworkConfig, StageNet
 from edge_kp.types import Array
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write beside the target, then rename: a kill leaves the old checkpoint whole."""
+    clear_abandoned(path)
     with replacing(path) as part:
         torch.save(content, part)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -10,11 +11,18 @@ from pathlib import Path
 from typing import IO
 
 from edge_kp.errors import ModelError
-from edge_kp.files import replacing
+from edge_kp.files import reason, replacing
 from edge_kp.training.loop import Place
 from edge_kp.training.recipe import Recipe, wait
 
 LOCK = ".lock"
+FAR = 2**30  # byte of it that is locked on Windows
+TAKEN = (
+    errno.EWOULDBLOCK,
+    errno.EAGAIN,
+    errno.EACCES,
+    errno.EDEADLK,
+)  # what systems say of a lock that is held
 
 
 def refuse_other(recipe: Recipe, out: Path) -> None:
@@ -54,25 +62,29 @@ def claim(recipe: Recipe, out: Path, place: Place) -> IO[str] | None:
 
 
 def _locked(out: Path) -> IO[str]:
-    path = out / LOCK
-    lock = open(path, "a+", encoding="ascii")  # noqa: SIM115 - the caller closes it
+    lock = open(out / LOCK, "a+", encoding="ascii")  # noqa: SIM115 - the caller closes it
     try:
         if sys.platform == "win32":
             import msvcrt
 
+            os.lseek(lock.fileno(), FAR, os.SEEK_SET)  # a byte that nobody reads: here a lock forbids that
             msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in TAKEN:
+            print(f"{out}: the disk knows no locks ({reason(error)}); train there by one process at a time")
+            return lock
         lock.seek(0)
         who = lock.read().strip()
         lock.close()
         raise ModelError(
             f"{out}: is being trained by process {who or '?'}; wait for it, or choose another --out"
         ) from None
-    lock.truncate(0)
+    lock.seek(0)
+    lock.truncate()
     lock.write(f"{os.getpid()}\n")
     lock.flush()
     return lock

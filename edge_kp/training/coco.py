@@ -53,10 +53,12 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         entries = {image["id"]: image for image in data["images"]}
         if len(entries) < len(data["images"]):
             raise DataError(f"{file}: two images have the same id, so that it does not say which is labelled")
-        numbers = Counter(_short(a["id"]) for a in data["annotations"] if a["category_id"] == category["id"])
+        numbers = Counter(repr(a["id"]) for a in data["annotations"] if a["category_id"] == category["id"])
         if numbers and max(numbers.values()) > 1:
             twice = numbers.most_common(1)[0][0]
-            raise DataError(f"{file}: two annotations have the id {twice}; give each its own, or remove one")
+            raise DataError(
+                f"{file}: two annotations have the id {_short(twice)}; give each its own, or remove one"
+            )
         folders = [images_dir] if images_dir is not None else [file.parent, file.parent / "images"]
         if outside := [name for image in entries.values() if leads_out(name := str(image["file_name"]))]:
             raise DataError(f"{file}: image {outside[0][:200]!r}: {PLAIN_NAMES}")

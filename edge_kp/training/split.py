@@ -53,11 +53,11 @@ def held_back(keys: Sequence[str], share: float) -> list[bool]:
     """Which samples are held back: by name, so that a photo stays on its side when others come.
 
     Photos of one name stay together, whatever folder they are in, since one may be made of the other: turned
-    (``name_t0``) or labelled anew. So do numbered photos of one subject (``name_01``, ``name_02``), unless
-    that would put a quarter of all photos on one side, as in a folder of ``image_0001`` and on. At least one
-    group is held back.
+    (``name_t0``), labelled anew, or of one of its objects (``name_o3``). So do numbered photos of one subject
+    (``name_01``, ``name_02``), unless that would put a quarter of all photos on one side, as in a folder of
+    ``image_0001`` and on. At least one group is held back.
     """
-    stems = [re.sub(r"(_t\d+)?(\.[^./#]*)?(#[^/#]*)?$", "", key) for key in keys]
+    stems = [re.sub(r"(_o\d+)?(_t\d+)?(\.[^./#]*)?(#[^/#]*)?$", "", key) for key in keys]
     subjects = [re.sub(r"_\d+$", "", stem) for stem in stems]
     sizes = Counter(_name(subject) for subject in subjects)
     groups = [

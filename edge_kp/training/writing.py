@@ -15,7 +15,11 @@ from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
 JPEG_QUALITY = 95
-_KEY = re.compile(r"(.*?)(?:\.[^./#]*)?(?:#([^/#]*))?")  # of a sample: path, suffix, number of the object
+MARK = ".edge_kp"  # file in a folder of labels that this program wrote
+# Of a sample: path, suffix, number of the object.
+_KEY = re.compile(
+    r"(.*?)(?:\.[^./#]*)?(?:#([^/#]*))?", re.DOTALL
+)  # of a sample: path, suffix, number of the object
 
 
 def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
@@ -31,7 +35,7 @@ def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
         )
     # As short as tells them apart: the photo's name; with the number of the object; with the folders.
     parts = [_KEY.fullmatch(sample.key) for sample in samples]
-    paths = [(part[1], f"_{part[2]}" if part[2] else "") for part in parts if part is not None]
+    paths = [(part[1], f"_o{part[2]}" if part[2] else "") for part in parts if part is not None]
     numbered = [path.rpartition("/")[2] + number for path, number in paths]
     whole = [path.replace("/", "_") + number for path, number in paths]
     for names in ([path.rpartition("/")[2] for path, _ in paths], numbered, whole):
@@ -44,12 +48,17 @@ def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
 def open_folder(out: Path, samples: Sequence[Sample]) -> None:
     """Make the folder to write to.
 
+    A mark in it says that its labels are ours, so that what is there may be replaced and taken away.
+
     Raises:
-        DataError: it is one that the samples come from.
+        DataError: the samples come from it, or it holds labels that were not written by this program.
     """
     if any(sample.picture and Path(sample.picture).parent == out.resolve() for sample in samples):
         raise DataError(f"{out}: the photos come from this folder; write to another")
+    if not (out / MARK).exists() and out.is_dir() and any(out.glob("*.pts")):
+        raise DataError(f"{out}: holds labels that this program did not write; write to another folder")
     out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
 
 
 def remove_labelled(stem: Path) -> None:

@@ -140,6 +140,11 @@ def test_a_file_address_is_the_file(clip):
     assert input_files(clip.as_uri()) == [clip]
 
 
+@pytest.mark.parametrize("spec", ["file://[x", "file://server/share/clip.mp4"])
+def test_a_file_address_that_is_none_is_said_in_one_line(spec):
+    assert spec in message(spec)
+
+
 def test_a_clip_cut_short_ends_where_its_data_end_and_says_so(tmp_path, caplog):
     # An AVI carries its frame count in front: it still promises 12 frames.
     whole = tmp_path / "whole.avi"

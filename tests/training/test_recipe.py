@@ -126,10 +126,11 @@ def test_what_is_made_of_a_photo_stays_on_its_side(sides: Any) -> None:
     held = {Path(name).stem for name in sides(names)[1]}
     made = [f"turned/{i}_t{k}.jpg" for i in range(100, 200) for k in range(4)]
     made += [f"again/{i}.jpg#{i}" for i in range(100, 200)]
+    made += [f"both/{i}_o{k}_t1.jpg" for i in range(100, 200) for k in range(2)]
     train, back = sides([*names, *made])
     assert {Path(name).stem.partition("_")[0] for name in back} == held
-    assert len(back) == 6 * len(held)
-    assert len(train) == 6 * (100 - len(held))
+    assert len(back) == 8 * len(held)
+    assert len(train) == 8 * (100 - len(held))
 
 
 def test_a_folder_may_have_a_sharp_in_its_name(sides: Any) -> None:

@@ -92,7 +92,7 @@ def test_labels_are_the_mean_of_all_views_and_read_back(tmp_path: Path) -> None:
 def test_what_is_unseen_or_disputed_is_left_out(tmp_path: Path) -> None:
     done = run(Oracle(blind=[1], wrong=[3]), samples=[sample(i) for i in (1, 2, 3)], out=tmp_path)
     assert (done.written, done.unseen, done.disputed) == (1, 1, 1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["face_2.jpg", "face_2.pts"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["face_2.jpg", "face_2.pts"]
 
 
 def test_several_runs_give_their_mean_and_each_must_see_the_object(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_a_name_is_as_long_as_it_must_be(tmp_path: Path) -> None:
         return file_names([replace(sample(1), key=key) for key in keys], FACE68)
 
     assert names("set/a.jpg#7", "set/b.v2.jpg#8", "set/c") == ["a", "b.v2", "c"]
-    assert names("set/a.jpg#7", "set/a.jpg#12") == ["a_7", "a_12"]
-    assert names("x/a.jpg", "y/a.jpg", "y/b.jpg#2") == ["x_a", "y_a", "y_b_2"]
+    assert names("set/a.jpg#7", "set/a.jpg#12") == ["a_o7", "a_o12"]
+    assert names("x/a.jpg", "y/a.jpg", "y/b.jpg#2") == ["x_a", "y_a", "y_b_o2"]
 
 
 def test_what_an_earlier_run_wrote_of_a_photo_that_is_now_left_out_is_removed(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_what_an_earlier_run_wrote_of_a_photo_that_is_now_left_out_is_removed(tm
     (tmp_path / "mine.txt").touch()
     assert run(Oracle(wrong=[3]), samples=three, out=tmp_path).written == 2
     left = ["face_1.jpg", "face_1.pts", "face_2.jpg", "face_2.pts", "mine.txt"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == left
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == left
 
 
 def test_the_folder_of_the_photos_themselves_is_not_written_to(tmp_path: Path) -> None:
@@ -145,6 +145,14 @@ def test_the_folder_of_the_photos_themselves_is_not_written_to(tmp_path: Path) -
     with pytest.raises(DataError, match="the photos come from this folder; write to another"):
         run(Oracle(), samples=[again], out=tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_labels_of_somebody_else_are_neither_written_over_nor_removed(tmp_path: Path) -> None:
+    """As in a folder of links to photos that lie elsewhere."""
+    (tmp_path / "face_1.pts").write_text("mine")
+    with pytest.raises(DataError, match="holds labels that this program did not write"):
+        run(Oracle(wrong=[1]), samples=[sample(1)], out=tmp_path)
+    assert (tmp_path / "face_1.pts").read_text() == "mine"
 
 
 def test_other_objects_are_refused(tmp_path: Path) -> None:
