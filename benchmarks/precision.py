@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from benchmarks.common import write_result
 from benchmarks.peer_worker import pin
 from benchmarks.timing import measure
@@ -49,7 +47,6 @@ def _cascades(folder: Path, spec: ModelSpec) -> Iterator[tuple[str, Cascade]]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    cv2.setNumThreads(1)
     pin(min(os.sched_getaffinity(0)) if args.cpu is None else args.cpu)
     folder = find_model(args.model)
     spec = read_model(folder)

@@ -13,9 +13,10 @@ import openvino as ov
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
+from edge_kp.extras import installed
 from edge_kp.types import Array
 
-if getattr(ov, "__file__", None) is None:  # a mere folder of that name, as one of models may be called
+if not installed("openvino"):  # a mere folder of that name, as one of models may be called
     raise ImportError("not installed")
 
 

@@ -17,9 +17,7 @@ from edge_kp.types import Array
 JPEG_QUALITY = 95
 MARK = ".edge_kp"  # file in a folder of labels that this program wrote
 # Of a sample: path, suffix, number of the object.
-_KEY = re.compile(
-    r"(.*?)(?:\.[^./#]*)?(?:#([^/#]*))?", re.DOTALL
-)  # of a sample: path, suffix, number of the object
+_KEY = re.compile(r"(.*?)(?:\.[^./#]*)?(?:#([^/#]*))?", re.DOTALL)
 
 
 def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
