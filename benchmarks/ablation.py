@@ -57,7 +57,7 @@ USUAL = 0.999  # share of true shapes that count as normal
 
 def turned(sample: Sample, degrees: float, seed: int) -> Sample:
     """The sample with its picture turned about the middle of its box, to either side."""
-    sign = key_rng(sample.key, seed).choice((-1.0, 1.0))
+    sign = key_rng(f"turn {sample.key}", seed).choice((-1.0, 1.0))
     turn = similarity(np.radians(sign * degrees), 1.0)
     middle = (sample.box[:2].astype(np.float64) + sample.box[2:]) / 2
     turn[:, 2] = middle - turn[:, :2] @ middle

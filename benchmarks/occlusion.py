@@ -34,7 +34,7 @@ def covered(sample: Sample, other: Sample, share: float, seed: int) -> Array:
 
 def cover(sample: Sample, other: Sample, share: float, seed: int) -> tuple[Array, Array]:
     """The image with ``share`` of the sample's box covered, and (N,) bool: which points lie under it."""
-    rng = key_rng(sample.key, seed)
+    rng = key_rng(f"cover {sample.key}", seed)  # by the sample's own key boxes are jittered
     image = sample.load().copy()
     x0, y0, x1, y1 = (float(v) for v in sample.box)
     stretch = math.exp(rng.uniform(-0.5, 0.5))

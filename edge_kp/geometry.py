@@ -171,6 +171,12 @@ def box_area(box: Array) -> float:
     return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
 
 
+def widened_box(box: Array) -> Array:
+    """A (4,) box with sides of at least a pixel, its middle kept: points in a row have a box without area."""
+    middle, half = (box[:2] + box[2:]) / 2, np.maximum((box[2:] - box[:2]) / 2, 0.5)
+    return np.concatenate([middle - half, middle + half])
+
+
 def box_iou(a: Array, b: Array) -> float:
     """Intersection over union of two (4,) boxes; 0 where both are empty."""
     w = min(a[2], b[2]) - max(a[0], b[0])

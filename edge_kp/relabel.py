@@ -29,7 +29,13 @@ def _parser() -> argparse.ArgumentParser:
         help="folder that python -m edge_kp.train wrote; of several, the mean is taken",
     )
     add("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to write, for --data ibug:DIR")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write: the last line says how to read it",
+    )
     add(
         "--limit",
         type=number(0, 1000),
@@ -46,6 +52,7 @@ def _run(args: argparse.Namespace) -> None:
         from edge_kp.training.place import training_place
         from edge_kp.training.recipe import load_cascade
         from edge_kp.training.relabelling import relabel
+        from edge_kp.training.writing import LABELS, has_pts
     except ImportError as error:
         raise BackendError(f"relabelling needs {error.name}: {install('train')}") from error
     with training_place("auto") as place:
@@ -61,9 +68,10 @@ def _run(args: argparse.Namespace) -> None:
             f"{args.out}: none of {len(samples)} photos was labelled: in {done.unseen} the run sees nothing,"
             f" in {done.disputed} it disagrees with the label; train it longer, or raise --limit"
         )
+    to_read = f"ibug:{args.out}" if has_pts(schema) else f"coco:{args.out / LABELS}"
     print(
         f"{args.out}: {done.written} of {len(samples)} photos; left out: {done.unseen} where the run sees no"
-        f" object, {done.disputed} where it disagrees with the label; next: --data ibug:{args.out}"
+        f" object, {done.disputed} where it disagrees with the label; next: --data {to_read}"
     )
 
 

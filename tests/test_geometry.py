@@ -21,6 +21,7 @@ from edge_kp.geometry import (
     square_crop,
     tight_box,
     transform_points,
+    widened_box,
 )
 
 angles = st.floats(-math.pi, math.pi)
@@ -302,3 +303,11 @@ def test_extract_from_a_frame_longer_than_opencv_warps(shape):
         assert expected.max() > 50 or reach > 10  # between the samples of a coarse crop a thin frame is lost
         np.testing.assert_allclose(near.astype(int), expected, atol=1)
     assert not square_crop(np.array([-90, -90, -50, -50]), 16, 1.0).extract(image).any()
+
+
+@given(st.tuples(*[st.floats(-1000, 1000, width=32)] * 2), st.tuples(*[st.floats(0, 500, width=32)] * 2))
+def test_a_widened_box_keeps_its_middle_and_covers_a_pixel(corner, sides):
+    box = np.array([*corner, corner[0] + sides[0], corner[1] + sides[1]])
+    wide = widened_box(box)
+    np.testing.assert_allclose(wide[:2] + wide[2:], box[:2] + box[2:], atol=1e-3)
+    np.testing.assert_allclose(wide[2:] - wide[:2], np.maximum(sides, 1), atol=1e-3)

@@ -435,3 +435,10 @@ def test_command_refuses_in_one_line(tmp_path, capsys, change, message):
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_set_that_counts_several_times_gives_no_more_templates(tmp_path, capsys):
+    arguments = ["--data", "synthetic:20,repeat=3", "--out", str(tmp_path / "bank.npz")]
+    assert main([*arguments, "--k", "21"]) == 1
+    assert "21 templates from 20 usable shapes" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -169,6 +169,22 @@ def _fill(aligned: Array, known: Array, mean: Array) -> Array:
     return aligned
 
 
+def usable_shapes(schema: KeypointSchema, shapes: Array, k: int) -> Array:
+    """Those with at least half of their points labelled, (M, N, 2); raises as :func:`build_bank` does."""
+    n = len(schema)
+    if shapes.ndim != 3 or shapes.shape[1:] != (n, 2):
+        raise ValueError(f"shapes: expected (M, {n}, 2), got {shapes.shape}")
+    labelled = ~np.isnan(shapes).any(2)
+    shapes = shapes[labelled.sum(1) >= max(2, n / 2)]
+    if not 1 <= k <= len(shapes):
+        raise DataError(f"{k} templates from {len(shapes)} usable shapes: choose k between 1 and that number")
+    absent = np.flatnonzero(np.isnan(shapes).any(2).all(0))
+    if len(absent):
+        names = ", ".join(schema.keypoints[i] for i in absent)
+        raise DataError(f"no usable shape has these points labelled: {names}; label some or drop the points")
+    return shapes
+
+
 def build_bank(schema: KeypointSchema, shapes: Array, k: int, seed: int = 0) -> TemplateBank:
     """Cluster shapes into ``k`` templates.
 
@@ -187,17 +203,7 @@ def build_bank(schema: KeypointSchema, shapes: Array, k: int, seed: int = 0) -> 
         DataError: fewer usable shapes than templates, ``k`` is not positive, or a point is never labelled.
         ValueError: shapes do not fit the schema, or all points of one coincide.
     """
-    n = len(schema)
-    if shapes.ndim != 3 or shapes.shape[1:] != (n, 2):
-        raise ValueError(f"shapes: expected (M, {n}, 2), got {shapes.shape}")
-    labelled = ~np.isnan(shapes).any(2)
-    shapes = shapes[labelled.sum(1) >= max(2, n / 2)]
-    if not 1 <= k <= len(shapes):
-        raise DataError(f"{k} templates from {len(shapes)} usable shapes: choose k between 1 and that number")
-    absent = np.flatnonzero(np.isnan(shapes).any(2).all(0))
-    if len(absent):
-        names = ", ".join(schema.keypoints[i] for i in absent)
-        raise DataError(f"no usable shape has these points labelled: {names}; label some or drop the points")
+    shapes = usable_shapes(schema, shapes, k)
     if schema.can_flip:
         shapes = np.concatenate([shapes, (shapes * [-1, 1])[:, schema.flip_index]])
     aligned, mean = align_shapes(shapes)
@@ -216,7 +222,8 @@ def build_bank(schema: KeypointSchema, shapes: Array, k: int, seed: int = 0) -> 
     member = (labels == np.arange(k)[:, None]) * weights
     templates = member @ flat / member.sum(1, keepdims=True)
     order = np.argsort((templates - middle) @ basis[:, 0])
-    return TemplateBank(schema, templates[order].reshape(k, n, 2).astype(np.float32), mean.astype(np.float32))
+    templates = templates[order].reshape(k, len(schema), 2)
+    return TemplateBank(schema, templates.astype(np.float32), mean.astype(np.float32))
 
 
 def mixture_weights(bank: TemplateBank, aligned: Array, steps: int = 300) -> Array:

@@ -18,6 +18,7 @@ from edge_kp.templates import (
     build_bank,
     nearest_template,
     reconstruction_error,
+    usable_shapes,
 )
 from edge_kp.templates.picture import draw_bank, draw_mean_shape
 from edge_kp.training.datasets import DATA_HELP, load_dataset
@@ -42,6 +43,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.out.suffix != ".npz":
         raise DataError(f"--out {args.out}: expected a file name that ends in .npz")
     dataset = load_dataset(args.data)
+    usable_shapes(dataset.schema, np.stack([sample.keypoints for sample in dataset.samples]), args.k)
     # A set that counts several times in training does so here.
     samples = [sample for sample in dataset.samples for _ in range(sample.repeat)]
     shapes = np.stack([sample.keypoints for sample in samples])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from edge_kp.types import Array
 OUT_OF_PLANE, OCCLUSION = "rotation_out_of_plane", "occlusion"
 OWN_ATTRIBUTES = (IN_PLANE, OUT_OF_PLANE, OCCLUSION)
 OCCLUDED_SHARE = 0.1  # of the points
+RIGID = 1e-3  # mean movement of a point, in sides of the crop, below which a change of shape means nothing
 
 
 class ShapeAttributes:
@@ -23,7 +25,8 @@ class ShapeAttributes:
     In the plane: the turn between the shape and the canonical one. Out of the plane: how far the aligned
     shape lies along the bank's main axis of *asymmetry* (where the schema has mirror pairs), which is what a
     turned symmetric object shows; without pairs, along the bank's main axis of change. The limit is one
-    standard deviation of the templates, which cover rare poses on purpose.
+    standard deviation of the templates, which cover rare poses on purpose. Where the templates hardly differ
+    along it (:data:`RIGID`: a rigid object seen from one side, two points, one template), it is not told.
     """
 
     def __init__(self, bank: TemplateBank) -> None:
@@ -47,10 +50,10 @@ class ShapeAttributes:
         aligned = self.mean_shape.copy()
         aligned[known] = transform_points(align, keypoints[known])
         turn = abs(float((aligned - self.mean_shape).reshape(-1) @ self.axis))
-        return {
-            IN_PLANE: float(abs(angle) > IN_PLANE_LIMIT),
-            OUT_OF_PLANE: float(turn > self.limit),
-        }
+        found = {IN_PLANE: float(abs(angle) > IN_PLANE_LIMIT)}
+        if self.limit >= RIGID * math.sqrt(len(self.mean_shape)):
+            found[OUT_OF_PLANE] = float(turn > self.limit)
+        return found
 
 
 def attribute_names(samples_attributes: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

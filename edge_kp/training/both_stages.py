@@ -57,11 +57,12 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         DataError: unusable data, every problem on a line of its own.
         ModelError: ``out`` holds a run of other settings.
     """
-    train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    like = _given_schema(recipe)
+    train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share, like)
     attributes = attribute_names([s.attributes for s in train.samples])
     check_recipe(recipe, train, place)
     if recipe.stage1:
-        _check_stage1(recipe, attributes)
+        _check_stage1(recipe, train.schema, attributes)
     teacher = _teacher(recipe, train.schema)
     refuse_other(recipe, out)
     schema = train.schema
@@ -77,6 +78,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         _take_stage1(recipe, out, place)
     bank = _bank(recipe, train, out, place)
     shape_attributes = ShapeAttributes(bank)
+    if place.first and "moves" not in recipe.without:
+        print(_mirroring(schema))
     counts = [s.repeat for s in train.samples]
     augmentation = Augmentation(
         turn=recipe.turn, cover=recipe.cover, moves="moves" not in recipe.without, bend=recipe.bend
@@ -85,7 +88,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
 
     def crops(stage: int, view: StageView) -> tuple[CropDataset, CropDataset]:
         """Training and validation crops of a stage."""
-        ends = [math.ceil(s.until * recipe.epochs[stage]) for s in train.samples]
+        ends = [last_epoch(s.until, recipe.epochs[stage]) for s in train.samples]
         common = (view, *labels, recipe.seed)
         measured = CropDataset(regions, *common, augmentation, counts=counts)
         weights = None
@@ -228,10 +231,32 @@ def _teacher(recipe: Recipe, schema: KeypointSchema) -> StageNet | None:
     return teacher
 
 
-def _check_stage1(recipe: Recipe, attributes: tuple[str, ...]) -> None:
+def last_epoch(until: float, epochs: int) -> int:
+    """The last of so many epochs that a set is trained on which ends at a share of them."""
+    return math.ceil(round(until * epochs, 6))
+
+
+def _mirroring(schema: KeypointSchema) -> str:
+    pairs = [f"{schema.keypoints[a]}/{schema.keypoints[b]}" for a, b in schema.flip_pairs]
+    if not pairs:
+        return "samples are not mirrored: the data name no flip_pairs"
+    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+    return f"samples are mirrored half of the time; {', '.join(pairs[:3])}{more} change places"
+
+
+def _given_schema(recipe: Recipe) -> KeypointSchema | None:
+    """The keypoints of the templates or the run that the training starts from."""
+    for run in (recipe.stage1, recipe.teacher):
+        if run:
+            Recipe.read(Path(run) / "run.json")  # else it is no run at all
+            return TemplateBank.load(Path(run) / "templates.npz").schema
+    return TemplateBank.load(recipe.templates).schema if recipe.templates else None
+
+
+def _check_stage1(recipe: Recipe, schema: KeypointSchema, attributes: tuple[str, ...]) -> None:
     """
     Args:
-        attributes: of the training data.
+        schema, attributes: of the training data.
 
     Raises:
         ModelError: the run whose stage 1 is taken over is not finished so far, or its stage 1 is not the one
@@ -247,6 +272,8 @@ def _check_stage1(recipe: Recipe, attributes: tuple[str, ...]) -> None:
         if theirs != ours:
             raise ModelError(f"--stage1 {run}: {name} {theirs} there and {ours} here; train with the same")
     bank = TemplateBank.load(run / "templates.npz")
+    if bank.schema != schema:
+        raise ModelError(f"--stage1 {run}: its keypoints are not those of the data; train both on the same")
     tells = load_stage(run / "stage1" / "best.pt", bank.templates).config.attributes
     if tells != attributes:
         raise ModelError(

@@ -197,7 +197,7 @@ def _sample(
         if problem:
             raise ValueError(problem)
     key = f"{file_key(file.parent, str(image['file_name']))}#{annotation['id']}"
-    load = partial(read_image, str(path))
+    load = partial(read_image, str(path), size)
     return Sample(key, keypoints, visible, {}, load, size, picture=str(path.resolve()))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -230,9 +230,11 @@ def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -
             schema = replace(schema, reference=base.reference)
         if not same or schema != base:
             whose = "the expected schema" if wanted else f"that of {first.name}"
+            parts = [f.name for f in fields(schema) if getattr(schema, f.name) != getattr(base, f.name)]
             problems.append(
                 f"data set {reading.name}: its schema {schema.name!r} ({len(schema)} points) is not "
-                f"{whose}, {base.name!r} ({len(base)} points); use sets with the same keypoints"
+                f"{whose}, {base.name!r} ({len(base)} points): {', '.join(parts)} differ; use sets with the"
+                " same keypoints"
             )
     if problems:
         raise DataError(*problems)

@@ -183,22 +183,33 @@ def validate(net: nn.Module, photos: Sequence[Photo], device: torch.device) -> d
     :data:`FALSE_WEIGHT` times the false boxes a photo.
     """
     assert isinstance(net, LocatorNet)
-    locate = NetworkLocator(TorchBackend(ExportLocator(net), device), net.config.size, LOWEST_SCORE)
-    found = [_known(*locate.search(photo.levels[0]), photo) for photo in photos]
-    truth = [np.array([tight_box(points) for points in photo.objects]) for photo in photos]
-    complete = [photo.complete for photo in photos]
-    boxes, scores = [f[0] for f in found], [f[1] for f in found]
+    found = _search(net, photos, device)
     figures = {
-        threshold: recall_and_false(boxes, scores, truth, complete, threshold, OVERLAP)
+        threshold: recall_and_false(*found, threshold, OVERLAP)
         for threshold in (round(0.05 * step, 2) for step in range(18, 5, -1))
     }
     threshold, (recall, false) = max(figures.items(), key=lambda item: item[1][0] - FALSE_WEIGHT * item[1][1])
     return {
-        "1 - AP": 1 - average_precision(boxes, scores, truth, complete, OVERLAP),
+        "1 - AP": 1 - average_precision(*found, OVERLAP),
         "recall": recall,
         "false": false,
         "threshold": threshold,
     }
+
+
+def false_boxes(net: LocatorNet, photos: Sequence[Photo], device: torch.device, threshold: float) -> float:
+    """Boxes a photo, at a threshold, where no object is labelled."""
+    return recall_and_false(*_search(net, photos, device), threshold, OVERLAP)[1]
+
+
+def _search(
+    net: LocatorNet, photos: Sequence[Photo], device: torch.device
+) -> tuple[list[Array], list[Array], list[Array], list[bool]]:
+    """Of each photo the boxes found, their scores, the boxes labelled, and whether all are."""
+    locate = NetworkLocator(TorchBackend(ExportLocator(net), device), net.config.size, LOWEST_SCORE)
+    found = [_known(*locate.search(photo.levels[0]), photo) for photo in photos]
+    truth = [np.array([tight_box(points) for points in photo.objects]) for photo in photos]
+    return [f[0] for f in found], [f[1] for f in found], truth, [photo.complete for photo in photos]
 
 
 def _known(boxes: Array, scores: Array, photo: Photo) -> tuple[Array, Array]:

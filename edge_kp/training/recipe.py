@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -13,7 +14,7 @@ from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json, reason
 from edge_kp.modeldir import ModelSpec
-from edge_kp.templates import TemplateBank
+from edge_kp.templates import TemplateBank, usable_shapes
 from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.locating import LocatorConfig
@@ -216,7 +217,11 @@ def check_batch(recipe: Recipe, place: Place) -> None:
 
 
 def check_recipe(recipe: Recipe, train: Dataset, place: Place) -> None:
-    """Raises: ModelError: settings that would only fail once part of the work is done."""
+    """
+    Raises:
+        ModelError: settings that would only fail once part of the work is done.
+        DataError: the data do not give so many templates.
+    """
     for stage in (0, 1):
         try:
             network_config(recipe, stage, ())
@@ -239,8 +244,8 @@ def check_recipe(recipe: Recipe, train: Dataset, place: Place) -> None:
         )
     if recipe.templates and TemplateBank.load(recipe.templates).schema != train.schema:
         raise ModelError(f"{recipe.templates}: its keypoints are not those of the data; build a bank of them")
-    if not recipe.templates and not recipe.stage1 and recipe.k > len(train.samples):
-        raise ModelError(f"--k: {recipe.k} templates from {len(train.samples)} samples; lower --k")
+    if not recipe.templates and not recipe.stage1:
+        usable_shapes(train.schema, np.stack([s.keypoints for s in train.samples]), recipe.k)
 
 
 def wait(place: Place) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from edge_kp.geometry import box_area, tight_box
+from edge_kp.geometry import box_area, tight_box, widened_box
 from edge_kp.training.datasets import Sample
 from edge_kp.training.loading import of_each
 from edge_kp.types import Array
@@ -120,9 +120,10 @@ def _background_patch(sample: Sample, image: Array, box: Array) -> Array | None:
 
 
 def shared(a: Array, b: Array) -> float:
-    """Of the smaller of two (4,) boxes, what lies in the other."""
+    """Of the smaller of two (4,) boxes, what lies in the other; a line counts as a pixel wide."""
+    a, b = widened_box(a), widened_box(b)
     common = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    return common / max(min(box_area(a), box_area(b)), 1e-9)
+    return common / min(box_area(a), box_area(b))
 
 
 def cut_regions(

@@ -15,7 +15,17 @@ from edge_kp.metrics import nme
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.regions import key_rng
 from edge_kp.training.samples import Sample
-from edge_kp.training.writing import file_names, open_folder, remove_labelled, write_labelled
+from edge_kp.training.writing import (
+    LABELS,
+    Labelled,
+    file_names,
+    has_pts,
+    open_folder,
+    remove_labelled,
+    write_coco,
+    write_labelled,
+    write_photo,
+)
 from edge_kp.types import Array
 
 VIEWS = 3  # jittered boxes a photo is looked at with, as it is and mirrored
@@ -32,7 +42,8 @@ class Relabelled:
 
 
 def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, limit: float) -> Relabelled:
-    """Write a folder of photos and ``.pts`` files (1-based) as ``ibug:`` reads them.
+    """Write a folder of photos: faces with ``.pts`` files (1-based) as ``ibug:`` reads them, other objects
+    with a ``labels.json`` of COCO keypoints.
 
     A label is the mean over several boxes around the old one, jittered by up to ±10 %, each also mirrored
     where the schema can flip, and over all cascades: what they were trained differently in, they err
@@ -43,12 +54,13 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
         limit: samples where old and new label differ by more (NME, in reference distances) are left out.
 
     Raises:
-        DataError: keypoints that a ``.pts`` file cannot name, an unreadable image, or two samples that would
-            be written under one name; or ``out`` is where they come from.
+        DataError: an unreadable image, or two samples that would be written under one name; or ``out`` is
+            where they come from.
     """
     schema = cascades[0].spec.schema
-    names = file_names(samples, schema)
+    names = file_names(samples)
     open_folder(out, samples)
+    labelled: list[Labelled] = []
     unseen = disputed = 0
     for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
         image = sample.read()
@@ -63,7 +75,13 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
             disputed += 1
             remove_labelled(out / name)
             continue
-        write_labelled(out / name, image, keypoints)
+        if has_pts(schema):
+            write_labelled(out / name, image, keypoints)
+            continue
+        write_photo(out / name, image)
+        labelled.append(Labelled(name, (image.shape[1], image.shape[0]), keypoints, sample.visible == 0))
+    if labelled:
+        write_coco(out / LABELS, schema, labelled)
     return Relabelled(len(samples) - unseen - disputed, unseen, disputed)
 
 

@@ -130,8 +130,12 @@ def _near(path: str) -> str:
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
-def read_image(path: str) -> Array:
-    """An image file as uint8 BGR (H, W, 3), as stored: labels ignore the EXIF turn, so this does too.
+def read_image(path: str, size: tuple[int, int] | None = None) -> Array:
+    """An image file as uint8 BGR (H, W, 3), upright: turned as its EXIF data say, as labelling tools do.
+
+    Args:
+        size: (width, height) that labels were made for. Where only the picture as it is stored has that size,
+            they ignored the EXIF data, so this does too.
 
     Raises:
         DataError: the file is missing, truncated, no image, or smaller than 8 pixels.
@@ -142,19 +146,25 @@ def read_image(path: str) -> Array:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if is_truncated(data):
         raise DataError(f"{path}: the image is truncated; copy it again")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # e.g. a header that claims more pixels than OpenCV accepts
-        image = None
+    image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"{path}: cannot be decoded as an image; replace or remove it")
+    if size is not None and size[0] != size[1] and image.shape[:2] == size:  # their sides are swapped
+        stored = _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = image if stored is None else stored
     height, width = image.shape[:2]
     if min(height, width) < SMALLEST_IMAGE:
         raise DataError(
             f"{path}: image of {width}x{height} pixels, expected at least {SMALLEST_IMAGE}; remove it"
         )
     return np.asarray(image)
+
+
+def _decoded(data: bytes, flags: int) -> Array | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # e.g. a header that claims more pixels than OpenCV accepts
+        return None
 
 
 def read_file(path: Path) -> bytes:

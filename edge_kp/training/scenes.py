@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_kp.geometry import Crop, similarity, tight_box
+from edge_kp.geometry import Crop, box_area, similarity, tight_box, widened_box
 from edge_kp.training.augment import Augmentation, random_colour, random_cover
 from edge_kp.training.photos import Photo
 from edge_kp.training.textures import random_texture
@@ -217,11 +217,11 @@ def _view(photo: Photo, to_tile: Array, side: int, rng: np.random.Generator) -> 
 
 
 def _share_inside(box: Array, area: Array) -> float:
-    """Share of a box (4,) that lies inside of another."""
+    """Share of a box (4,) that lies inside of another; a line counts as a pixel wide."""
+    box, area = widened_box(box), widened_box(area)
     w = min(box[2], area[2]) - max(box[0], area[0])
     h = min(box[3], area[3]) - max(box[1], area[1])
-    own = max(float(box[2] - box[0]), 1e-6) * max(float(box[3] - box[1]), 1e-6)
-    return max(float(w), 0.0) * max(float(h), 0.0) / own
+    return max(float(w), 0.0) * max(float(h), 0.0) / box_area(box)
 
 
 def _clipped(box: Array, area: Array) -> Array:

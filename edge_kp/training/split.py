@@ -6,20 +6,30 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from edge_kp.errors import DataError
+from edge_kp.schema import KeypointSchema
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
 
 FEWEST_LABELLED = 3  # keypoints, below which a sample cannot be aligned
+FEWEST_HELD = 8  # photos: one alone would choose the checkpoints by chance
 
 
 def training_samples(
-    data: Sequence[str], validation: Sequence[str], share: float
+    data: Sequence[str], validation: Sequence[str], share: float, like: KeypointSchema | None = None
 ) -> tuple[Dataset, tuple[Sample, ...]]:
-    """Training data and held-back samples, those with too few labels left out."""
+    """Training data and held-back samples, those with too few labels left out.
+
+    Args:
+        like: keypoints that the data should have. Its reference points stand in for points that were measured
+            on the data, which are others on other data.
+    """
     train = load_dataset(data)
+    if like and train.schema != like and replace(train.schema, reference=like.reference) == like:
+        train = load_dataset(data, like)
     if validation:
         other = load_dataset(validation, train.schema)
         held = list(other.samples)
@@ -55,7 +65,8 @@ def held_back(keys: Sequence[str], share: float) -> list[bool]:
     Photos of one name stay together, whatever folder they are in, since one may be made of the other: turned
     (``name_t0``), labelled anew, or of one of its objects (``name_o3``). So do numbered photos of one subject
     (``name_01``, ``name_02``), unless that would put a quarter of all photos on one side, as in a folder of
-    ``image_0001`` and on. At least one group is held back.
+    ``image_0001`` and on. Of few photos more than that share is held back, at least :data:`FEWEST_HELD` or a
+    tenth of them, and of those some go over to the others when more photos come.
     """
     stems = [re.sub(r"(_o\d+)?(_t\d+)?(\.[^./#]*)?(#[^/#]*)?$", "", key) for key in keys]
     subjects = [re.sub(r"_\d+$", "", stem) for stem in stems]
@@ -67,7 +78,8 @@ def held_back(keys: Sequence[str], share: float) -> list[bool]:
     places: dict[str, int] = {}
     for group in groups:  # the first folder's name decides, so that another set may be added
         places.setdefault(_name(group), zlib.crc32(group.encode()) % 10_000)
-    limit = max(share * 10_000, min(places.values()) + 1)
+    fewest = min(FEWEST_HELD, -(-len(places) // 10))
+    limit = max(share * 10_000, sorted(places.values())[fewest - 1] + 1)
     return [places[_name(group)] < limit for group in groups]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_kp.errors import DataError
-from edge_kp.schema import FACE68
 from edge_kp.training.rendering.fitting import FittedFace, fit_face
 from edge_kp.training.rendering.model import FaceModel
 from edge_kp.training.rendering.turned import turn_head
@@ -49,7 +48,7 @@ def turn_photos(model: FaceModel, samples: Sequence[Sample], out: Path, count: i
         DataError: an unreadable image, two samples that would be written under one name, or ``out`` is where
             they come from.
     """
-    names = file_names(samples, FACE68)
+    names = file_names(samples)
     open_folder(out, samples)
     written = unfit = 0
     for sample, name in zip(tqdm(samples, "turning", unit="photo", leave=False), names, strict=True):

@@ -1,12 +1,15 @@
-"""Labelled photos as files: what ``ibug:`` reads."""
+"""Labelled photos as files: faces as ``ibug:`` reads them, other objects as ``coco:`` does."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from edge_kp.errors import DataError
 from edge_kp.files import replacing
@@ -15,22 +18,23 @@ from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
 JPEG_QUALITY = 95
+LABELS = "labels.json"  # of objects other than faces
 MARK = ".edge_kp"  # file in a folder of labels that this program wrote
 # Of a sample: path, suffix, number of the object.
 _KEY = re.compile(r"(.*?)(?:\.[^./#]*)?(?:#([^/#]*))?", re.DOTALL)
 
 
-def file_names(samples: Sequence[Sample], schema: KeypointSchema) -> list[str]:
+def has_pts(schema: KeypointSchema) -> bool:
+    """Are these keypoints those that a ``.pts`` file, which names none, is read as?"""
+    return schema in (FACE68, FACE98)
+
+
+def file_names(samples: Sequence[Sample]) -> list[str]:
     """A name for each sample's files, without suffix.
 
     Raises:
-        DataError: keypoints that a ``.pts`` file cannot name, or two samples of one name.
+        DataError: two samples of one name.
     """
-    if schema not in (FACE68, FACE98):
-        raise DataError(
-            f"schema {schema.name!r}: only for faces of 68 or 98 points, as .pts files name none; label"
-            " other objects as COCO keypoints"
-        )
     # As short as tells them apart: the photo's name; with the number of the object; with the folders.
     parts = [_KEY.fullmatch(sample.key) for sample in samples]
     paths = [(part[1], f"_o{part[2]}" if part[2] else "") for part in parts if part is not None]
@@ -53,7 +57,8 @@ def open_folder(out: Path, samples: Sequence[Sample]) -> None:
     """
     if any(sample.picture and Path(sample.picture).parent == out.resolve() for sample in samples):
         raise DataError(f"{out}: the photos come from this folder; write to another")
-    if not (out / MARK).exists() and out.is_dir() and any(out.glob("*.pts")):
+    labels = out.is_dir() and (any(out.glob("*.pts")) or (out / LABELS).exists())
+    if labels and not (out / MARK).exists():
         raise DataError(f"{out}: holds labels that this program did not write; write to another folder")
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
@@ -65,6 +70,13 @@ def remove_labelled(stem: Path) -> None:
         stem.with_name(stem.name + suffix).unlink(missing_ok=True)
 
 
+def write_photo(stem: Path, image: Array) -> None:
+    """``stem.jpg`` of a uint8 BGR (H, W, 3) image."""
+    with replacing(stem.with_name(f"{stem.name}.jpg")) as part:
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        part.write_bytes(data.tobytes())
+
+
 def write_labelled(stem: Path, image: Array, keypoints: Array) -> None:
     """``stem.jpg`` and ``stem.pts`` (1-based).
 
@@ -72,10 +84,64 @@ def write_labelled(stem: Path, image: Array, keypoints: Array) -> None:
         image: uint8 BGR (H, W, 3).
         keypoints: (N, 2) pixels of it, none missing.
     """
-    photo, label = stem.with_name(f"{stem.name}.jpg"), stem.with_name(f"{stem.name}.pts")
-    with replacing(photo) as part:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        part.write_bytes(data.tobytes())
+    write_photo(stem, image)
+    label = stem.with_name(f"{stem.name}.pts")
     rows = [f"{x:.3f} {y:.3f}" for x, y in (keypoints + 1).tolist()]
     with replacing(label) as part:
         part.write_text("\n".join(["version: 1", f"n_points: {len(rows)}", "{", *rows, "}", ""]))
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """An object in a picture of its own.
+
+    Attributes:
+        name: of the picture, without suffix.
+        size: its width and height.
+        keypoints: (N, 2) pixels of it, none missing.
+        hidden: (N,) bool.
+    """
+
+    name: str
+    size: tuple[int, int]
+    keypoints: Array
+    hidden: Array
+
+
+def write_coco(path: Path, schema: KeypointSchema, objects: Sequence[Labelled]) -> None:
+    """A file of COCO keypoints (edge-based) for pictures that :func:`write_photo` wrote beside it."""
+    names = schema.keypoints
+    category = {
+        "id": 1,
+        "name": schema.name,
+        "keypoints": list(names),
+        "skeleton": [[a + 1, b + 1] for a, b in schema.edges],
+        "flip_pairs": [[names[a], names[b]] for a, b in schema.flip_pairs],
+        "reference": [names[i] for i in schema.reference],
+    }
+    images, annotations = [], []
+    for number, thing in enumerate(objects, 1):
+        width, height = thing.size
+        images.append({"id": number, "file_name": f"{thing.name}.jpg", "width": width, "height": height})
+        points = (thing.keypoints + 0.5).round(3)
+        flags = np.where(thing.hidden, 1, 2)
+        low, high = points.min(0).tolist(), points.max(0).tolist()
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": 1,
+                "iscrowd": 0,
+                "num_keypoints": len(names),
+                "keypoints": [
+                    value
+                    for (x, y), flag in zip(points.tolist(), flags.tolist(), strict=True)
+                    for value in (x, y, flag)
+                ],
+                "bbox": [low[0], low[1], high[0] - low[0], high[1] - low[1]],
+            }
+        )
+    with replacing(path) as part:
+        part.write_text(
+            json.dumps({"images": images, "annotations": annotations, "categories": [category]}), "utf-8"
+        )

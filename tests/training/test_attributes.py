@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edge_kp.geometry import similarity, transform_points
+from edge_kp.schema import KeypointSchema
 from edge_kp.templates import TemplateBank, build_bank
 from edge_kp.training.attributes import (
     IN_PLANE,
@@ -142,3 +143,20 @@ def test_no_label_at_all_weighs_one() -> None:
     weights = AttributeWeights.measure(np.full((5, 2), np.nan))
     np.testing.assert_array_equal(weights.samples(np.full((3, 2), np.nan)), 1)
     np.testing.assert_array_equal(weights.classes(np.full((3, 2), np.nan)), 0)
+
+
+@pytest.mark.parametrize("shape", [[(0, 0), (40, 3)], [(0, 0), (30, 0), (30, 20), (0, 20), (15, 9)]])
+def test_out_of_the_plane_is_not_told_of_what_cannot_show_it(shape: list[tuple[float, float]]) -> None:
+    """Two points, or a rigid object seen from one side: the templates differ by rounding alone."""
+    rng = np.random.default_rng(0)
+    moves = [(rng.uniform(-3, 3), rng.uniform(0.3, 4), rng.uniform(-90, 90, 2)) for _ in range(40)]
+    shapes = np.stack([transform_points(similarity(*move), np.array(shape, float)) for move in moves])
+    schema = KeypointSchema("part", tuple("abcde"[: len(shape)]), (), (), (0, 1))
+    attributes = ShapeAttributes(build_bank(schema, shapes.astype(np.float32), 4))
+    found = [attributes(one) for one in shapes]
+    assert {name for one in found for name in one} == {IN_PLANE}
+    assert {one[IN_PLANE] for one in found} == {0.0, 1.0}
+
+
+def test_a_single_template_tells_nothing_of_turns_out_of_the_plane() -> None:
+    assert set(ShapeAttributes(build_bank(SYNTHETIC, SHAPES, 1))(SHAPES[0])) == {IN_PLANE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_kp.errors import DataError
+from edge_kp.live.pictures import read_picture
 from edge_kp.schema import FACE68, FACE98
 from edge_kp.training.datasets import Dataset, load_dataset, parse_spec, read_image
 from edge_kp.training.regions import cut_regions
@@ -551,14 +553,31 @@ def test_thumbnail_hides_no_cut_and_trailing_data_is_no_cut(tmp_path: Path) -> N
     assert "truncated" in problem(lambda: read_image(str(path)))
 
 
-def test_exif_orientation_is_ignored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_exif_says_and_as_a_run_turns_them(tmp_path: Path, orientation: int) -> None:
     path, _ = folder_set(tmp_path, ".jpg")
-    data = path.read_bytes()
-    turn = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # orientation 6: a quarter turn
+    jpeg = path.read_bytes()
+    turn = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00" + bytes([orientation]) + b"\x00\x00"
     exif = b"Exif\x00\x00MM\x00\x2a\x00\x00\x00\x08\x00\x01" + turn + b"\x00\x00\x00\x00"
-    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
-    assert cv2.imread(str(path)).shape == (48, 56, 3)
-    assert read_image(str(path)).shape == (56, 48, 3)
+    path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:])
+    (tmp_path / "images").mkdir()
+    shutil.copy(path, tmp_path / "images")
+    upright, stored = (
+        read_picture(path),
+        cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION),
+    )
+    assert upright is not None
+    assert stored.shape == (56, 48, 3)
+    assert upright.shape == ((48, 56, 3) if orientation > 4 else stored.shape)
+    np.testing.assert_array_equal(read_image(str(path)), upright)
+    height, width = upright.shape[:2]
+    np.testing.assert_array_equal(read_image(str(path), (width, height)), upright)
+    # Labels of a size that only the stored picture has were made on that.
+    for size, shown in (((width, height), upright), ((48, 56), stored if orientation > 4 else upright)):
+        data = coco_data()
+        data["images"][0] |= {"file_name": path.name, "width": size[0], "height": size[1]}
+        dataset = load_dataset([write_coco(tmp_path / "k.json", data)])
+        np.testing.assert_array_equal(dataset.samples[0].read(), shown)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xd9"])

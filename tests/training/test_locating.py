@@ -33,6 +33,7 @@ from edge_kp.training.locating import (
     ExportLocator,
     LocatorConfig,
     LocatorNet,
+    false_boxes,
     generalised_iou,
     load_locator,
     locator_loss,
@@ -409,6 +410,17 @@ def test_a_find_that_nobody_labelled_is_neither_right_nor_wrong(
     wrong, open_ = (validate(net, [*held, *photos], HERE.device) for photos in (nowhere, hidden))
     assert open_["1 - AP"] < wrong["1 - AP"]
     assert open_["false"] < wrong["false"] or open_["recall"] > wrong["recall"]
+
+
+def test_false_boxes_where_both_networks_err_are_told_as_well(learnt: Learnt) -> None:
+    """What a first network calls an object without label excuses the second: as labelled, it is false."""
+    net, held, _ = learnt
+    nowhere = [replace(p, objects=(np.array([[0.0, 0.0], [4.0, 4.0]]),)) for p in held]
+    excused = [replace(n, unlabelled=(tight_box(p.objects[0]),)) for n, p in zip(nowhere, held, strict=True)]
+    figures = validate(net, excused, HERE.device)
+    as_labelled = false_boxes(net, nowhere, HERE.device, 0.3)
+    assert false_boxes(net, excused, HERE.device, figures["threshold"]) == figures["false"]
+    assert as_labelled > false_boxes(net, excused, HERE.device, 0.3) + 0.5
 
 
 def test_a_first_locator_finds_what_nobody_labelled(learnt: Learnt, kites: Any) -> None:

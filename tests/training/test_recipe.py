@@ -18,10 +18,10 @@ import torch
 
 from edge_kp.errors import DataError, ModelError
 from edge_kp.schema import KeypointSchema
-from edge_kp.templates import TemplateBank
+from edge_kp.templates import TemplateBank, build_bank
 from edge_kp.train import main
 from edge_kp.training import split as split_module
-from edge_kp.training.both_stages import train_cascade
+from edge_kp.training.both_stages import last_epoch, train_cascade
 from edge_kp.training.checkpoints import load_checkpoint, save_checkpoint
 from edge_kp.training.claiming import claim
 from edge_kp.training.datasets import Dataset
@@ -99,9 +99,26 @@ def test_the_side_follows_from_the_name_on_every_machine(sides: Any) -> None:
     """Recorded once: a release that moves photos between the sides would spoil every comparison."""
     names = [f"helen/{i}.jpg" for i in range(100, 200)]
     train, held = sides(names)
-    assert held == [f"helen/{i}.jpg" for i in (142, 147, 156, 199)]
+    few = [f"helen/{i}.jpg" for i in (101, 128, 142, 147, 156, 166, 181, 199)]
+    assert held == few
     again = sides(names[::-1])
     assert (set(again[0]), set(again[1])) == (set(train), set(held))
+
+
+@pytest.mark.parametrize("pattern", ["photo{}.jpg", "images/{:04d}.jpg", "{:03d}.png", "scan ({}).jpeg"])
+@pytest.mark.parametrize(("count", "fewest"), [(2, 1), (10, 1), (11, 2), (30, 3), (100, 8), (500, 8)])
+def test_few_photos_do_not_leave_the_choice_to_one_of_them(
+    sides: Any, pattern: str, count: int, fewest: int
+) -> None:
+    """However alike their names are, and whatever copies of them come along."""
+    names = [pattern.format(i) for i in range(count)]
+    train, held = sides(names)
+    assert fewest <= len(held) <= max(fewest, 0.2 * count)
+    assert len(train) + len(held) == count
+    stem = [name.rpartition(".")[0] for name in held]
+    turned = [f"turned/{Path(name).stem}_t{k}.jpg" for name in names for k in range(4)]
+    again = sides([*names, *turned])[1]
+    assert {Path(name).stem.partition("_t")[0] for name in again} == {Path(name).name for name in stem}
 
 
 def test_numbered_photos_of_one_subject_stay_together(sides: Any) -> None:
@@ -413,6 +430,70 @@ def test_a_damaged_recipe_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(ModelError, match=r"run\.json: not a training run"):
         load_run(tmp_path)
+
+
+def test_reference_points_that_were_measured_give_way_to_those_of_templates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which pair of a nearly square object lies farthest apart is chance, and other on other pictures."""
+    train = coco_like(tmp_path / "kites", 20)
+    own, held_first = training_samples((train,), (), 0.05)
+    other = next(p for p in ((0, 1), (1, 2)) if p != own.schema.reference)
+    like = replace(own.schema, reference=other)
+    taken, held = training_samples((train,), (), 0.05, like)
+    assert taken.schema == like
+    assert (keys(taken.samples), keys(held)) == (keys(own.samples), keys(held_first))
+    shapes = np.stack([s.keypoints for s in own.samples])
+    build_bank(like, shapes, 4).save(tmp_path / "bank.npz")
+    command = ["--data", train, "--templates", str(tmp_path / "bank.npz"), "--out", str(tmp_path / "run"),
+               "--part", "stages", "--epochs", "1", "1", "--sizes", "48", "48", "--widths", "8", "8",
+               "--batch", "8", "--workers", "0"]  # fmt: skip
+    assert main(command) == 0
+    assert "samples are mirrored half of the time; left/right change places" in capsys.readouterr().out
+    # Reference points that the data name themselves are no chance.
+    path = tmp_path / "kites" / "train.json"
+    data = json.loads(path.read_text())
+    data["categories"][0] |= {"reference": list(own.schema.reference), "flip_pairs": []}
+    path.write_text(json.dumps(data))
+    assert training_samples((train,), (), 0.05, like)[0].schema.reference == own.schema.reference
+    assert main([*command[:-1], "0", "--out", str(tmp_path / "named")]) == 1
+    (line,) = errors(capsys)
+    assert "its keypoints are not those of the data" in line
+
+
+def test_data_that_give_too_few_templates_leave_no_run_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of some pictures too few points are labelled to be templates."""
+    train = coco_like(tmp_path / "kites", 20)
+    path = tmp_path / "kites" / "train.json"
+    data = json.loads(path.read_text())
+    for annotation in data["annotations"][:12]:
+        annotation["keypoints"][2:9:3] = [0, 0, 0]
+    path.write_text(json.dumps(data))
+    command = [
+        "--data",
+        train,
+        "--out",
+        str(tmp_path / "run"),
+        "--part",
+        "stages",
+        "--batch",
+        "4",
+        "--k",
+        "10",
+    ]
+    assert main(command) == 1
+    assert "10 templates from" in errors(capsys)[0]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("until", "epochs", "last"), [(0.55, 100, 55), (0.28, 25, 7), (0.07, 100, 7)])
+def test_a_set_ends_after_its_share_of_the_epochs(until: float, epochs: int, last: int) -> None:
+    """The next one where it is no whole number; never one more by rounding."""
+    assert last_epoch(until, epochs) == last
+    assert last_epoch(until + 0.001, epochs) == last + 1
+    assert last_epoch(1.0, epochs) == epochs
 
 
 def test_a_folder_without_run_is_refused(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_name_is_as_long_as_it_must_be(tmp_path: Path) -> None:
     """The photo's; with the object's number where it shows several; with the folder where two have one."""
 
     def names(*keys: str) -> list[str]:
-        return file_names([replace(sample(1), key=key) for key in keys], FACE68)
+        return file_names([replace(sample(1), key=key) for key in keys])
 
     assert names("set/a.jpg#7", "set/b.v2.jpg#8", "set/c") == ["a", "b.v2", "c"]
     assert names("set/a.jpg#7", "set/a.jpg#12") == ["a_o7", "a_o12"]
@@ -155,10 +155,28 @@ def test_labels_of_somebody_else_are_neither_written_over_nor_removed(tmp_path: 
     assert (tmp_path / "face_1.pts").read_text() == "mine"
 
 
-def test_other_objects_are_refused(tmp_path: Path) -> None:
-    schema = KeypointSchema("bone", ("a", "b"), (), (), (0, 1))
-    with pytest.raises(DataError, match=r"schema 'bone': only for faces of 68 or 98 points"):
-        run(Oracle(schema=schema), samples=[], out=tmp_path)
+def test_other_objects_are_labelled_as_coco_keypoints(tmp_path: Path) -> None:
+    """What is read back is what was written: names, pairs, skeleton, reference, hidden points, places."""
+    names = tuple(f"p{i}" for i in range(68))
+    schema = KeypointSchema("bone", names, FACE68.flip_pairs, ((0, 1), (1, 2)), (3, 9))
+    hidden = np.ones(68, np.float32)
+    hidden[[4, 11]] = 0, np.nan
+    samples = [replace(sample(0), visible=hidden), sample(1), sample(2)]
+    done = run(Oracle(schema=schema, wrong=[2]), samples=samples, out=tmp_path / "out")
+    assert (done.written, done.disputed) == (2, 1)
+    assert not list((tmp_path / "out").glob("*.pts"))
+    dataset = load_dataset([f"coco:{tmp_path / 'out' / 'labels.json'}"])
+    assert dataset.schema == schema
+    for index, found in enumerate(dataset.samples):
+        np.testing.assert_allclose(found.keypoints, face(index), atol=2e-3)
+        assert found.read().shape == (HEIGHT, WIDTH, 3)
+        np.testing.assert_array_equal(found.visible == 0, samples[index].visible == 0)
+    # Labels of somebody else are left alone here, too.
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "labels.json").write_text("{}")
+    with pytest.raises(DataError, match="labels that this program did not write"):
+        run(Oracle(schema=schema), samples=samples, out=tmp_path / "own")
+    assert (tmp_path / "own" / "labels.json").read_text() == "{}"
 
 
 def test_the_command_needs_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

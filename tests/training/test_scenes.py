@@ -19,6 +19,7 @@ from edge_kp.geometry import box_iou, similarity, tight_box, transform_points
 from edge_kp.training import scenes
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.photos import LARGEST_PHOTO, Photo, mark_unlabelled, read_photos
+from edge_kp.training.regions import cut_regions
 from edge_kp.training.samples import Sample, read_image
 from edge_kp.training.scenes import LEAST_SEEN, SMALLEST, STRIDE, SceneDataset, targets
 from edge_kp.training.textures import random_texture
@@ -440,6 +441,24 @@ def test_objects_too_small_or_cut_off_are_neither_taught_nor_denied() -> None:
             assert not found["heat"].any()
             assert not found["share"].any()
     assert min(reasons.values()) > 10, reasons
+
+
+@pytest.mark.usefixtures("single_photos")
+def test_an_object_whose_points_lie_in_a_row_is_taught_and_no_background() -> None:
+    """Its box is a line, which has no area."""
+    samples = []
+    for i in range(40):
+        x = 60.0 + 2 * i
+        shape = np.array([[x, 98], [x + 100, 98], [x + 100, 102], [x, 102]])
+        row = np.array([[x, 100], [x + 50, 100], [x + 100, 100]])
+        samples.append(sample(f"{i}", draw([shape], [RED], (300, 200)), row))
+    patches = [r.patch for r in cut_regions(samples, 144, "keypoints", False, 200) if r.patch is not None]
+    assert len(patches) > 20
+    assert sum(of_colour(patch, RED).any() for patch in patches) < 4  # at an edge
+    data = dataset(read_photos(samples, progress=False))
+    assert sum(len(data.picture(i)[1].boxes) for i in range(40)) > 20
+    shown = [of_colour(data._background(96, np.random.default_rng(i)), RED).mean() for i in range(300)]
+    assert np.mean(np.array(shown) > 0.02) < 0.02
 
 
 def share_seen(box: np.ndarray) -> float:
