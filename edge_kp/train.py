@@ -29,6 +29,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("data").add_argument
     data("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
+    data(
+        "--empty",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="pictures that show no object at all: what is found there is false; repeatable",
+    )
     data("--validation", action="append", default=[], metavar="SPEC", help="without it, 5 %% is held back")
     data(
         "--box", choices=BOX_RULES, default="keypoints", help="tight around the keypoints, or the whole image"
@@ -239,6 +246,7 @@ def _run(args: argparse.Namespace) -> None:
         recipe = Recipe(
             data=tuple(args.data),
             validation=tuple(args.validation),
+            empty=tuple(args.empty),
             **_networks(args),
             stage1=args.stage1,
             start=args.start,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,16 @@ from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_check
 from edge_kp.training.claiming import claim, refuse_other
 from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
+from edge_kp.training.empty import empty_patches, split_empty
 from edge_kp.training.evaluation import evaluate, summary_table
 from edge_kp.training.loop import LoopConfig, Place, batch_loader
 from edge_kp.training.network import StageNet, normalise
+from edge_kp.training.other_runs import check_stage1, given_schema, load_teacher, take_stage1
 from edge_kp.training.recipe import (
     CHECK_CROPS,
     Recipe,
     check_recipe,
     load_cascade,
-    load_run,
     loop_config,
     network_config,
     wait,
@@ -43,8 +43,6 @@ from edge_kp.training.split import training_samples
 from edge_kp.training.stage import train_stage
 from edge_kp.training.starting import BATCH, IMAGES, keep_share, start_stage
 from edge_kp.types import Array
-
-STAGE1_FILES = ("templates.npz", "templates.png", "stage1_errors.npz", "stage1/best.pt")
 
 
 def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> dict[str, Any]:
@@ -57,25 +55,27 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         DataError: unusable data, every problem on a line of its own.
         ModelError: ``out`` holds a run of other settings.
     """
-    like = _given_schema(recipe)
+    like = given_schema(recipe)
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share, like)
     attributes = attribute_names([s.attributes for s in train.samples])
     check_recipe(recipe, train, place)
     if recipe.stage1:
-        _check_stage1(recipe, train.schema, attributes)
-    teacher = _teacher(recipe, train.schema)
+        check_stage1(recipe, train.schema, attributes)
+    teacher = load_teacher(recipe, train.schema)
     refuse_other(recipe, out)
     schema = train.schema
+    empty, _ = split_empty(recipe.empty, recipe.validation_share)
     box_side = OVERSAMPLING * recipe.sizes[0] / recipe.scale
     shape_side = OVERSAMPLING * recipe.sizes[1] * SHAPE_EXTENT
     regions, held_regions = (
         cut_regions(samples, box_side, recipe.box_rule, place.first, shape_side, recipe.scale)
         for samples in (train.samples, held)
     )
+    patches = empty_patches(empty, recipe.box_rule, recipe.scale, place.first)
     # Only now, so that data which cannot be used leave no run behind.
     lock = claim(recipe, out, place)
     if recipe.stage1:
-        _take_stage1(recipe, out, place)
+        take_stage1(recipe, out, place)
     bank = _bank(recipe, train, out, place)
     shape_attributes = ShapeAttributes(bank)
     if place.first and "moves" not in recipe.without:
@@ -98,7 +98,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             for name, has, has_not in zip(attributes, weights.positive, weights.negative, strict=True):
                 print(f"attribute {name}: weight {has:.2f} with, {has_not:.2f} without")
         return (
-            CropDataset(regions, *common, augmentation, weights, counts, ends=ends),
+            CropDataset(regions, *common, augmentation, weights, counts, ends=ends, patches=patches),
             CropDataset(held_regions, *common),
         )
 
@@ -217,20 +217,6 @@ def _kept(
     return load_stage(path, bank.templates).to(place.device)
 
 
-def _teacher(recipe: Recipe, schema: KeypointSchema) -> StageNet | None:
-    """Stage 2 of the run that teaches.
-
-    Raises:
-        ModelError: that run is not finished, or knows other keypoints.
-    """
-    if not recipe.teacher:
-        return None
-    _, bank, _, teacher = load_run(Path(recipe.teacher))
-    if bank.schema != schema:
-        raise ModelError(f"--teacher {recipe.teacher}: its keypoints are not those of the data")
-    return teacher
-
-
 def last_epoch(until: float, epochs: int) -> int:
     """The last of so many epochs that a set is trained on which ends at a share of them."""
     return math.ceil(round(until * epochs, 6))
@@ -242,57 +228,6 @@ def _mirroring(schema: KeypointSchema) -> str:
         return "samples are not mirrored: the data name no flip_pairs"
     more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
     return f"samples are mirrored half of the time; {', '.join(pairs[:3])}{more} change places"
-
-
-def _given_schema(recipe: Recipe) -> KeypointSchema | None:
-    """The keypoints of the templates or the run that the training starts from."""
-    for run in (recipe.stage1, recipe.teacher):
-        if run:
-            Recipe.read(Path(run) / "run.json")  # else it is no run at all
-            return TemplateBank.load(Path(run) / "templates.npz").schema
-    return TemplateBank.load(recipe.templates).schema if recipe.templates else None
-
-
-def _check_stage1(recipe: Recipe, schema: KeypointSchema, attributes: tuple[str, ...]) -> None:
-    """
-    Args:
-        schema, attributes: of the training data.
-
-    Raises:
-        ModelError: the run whose stage 1 is taken over is not finished so far, or its stage 1 is not the one
-            that the recipe tells of, or tells other attributes than stage 2 will.
-    """
-    run = Path(recipe.stage1)
-    other = Recipe.read(run / "run.json")
-    pairs = ("sizes", "widths", "readings", "hidden", "trunks", "searches", "fusions")
-    for name in (*pairs, "scale", "box_rule"):
-        theirs, ours = getattr(other, name), getattr(recipe, name)
-        if name in pairs:
-            theirs, ours = theirs[0], ours[0]
-        if theirs != ours:
-            raise ModelError(f"--stage1 {run}: {name} {theirs} there and {ours} here; train with the same")
-    bank = TemplateBank.load(run / "templates.npz")
-    if bank.schema != schema:
-        raise ModelError(f"--stage1 {run}: its keypoints are not those of the data; train both on the same")
-    tells = load_stage(run / "stage1" / "best.pt", bank.templates).config.attributes
-    if tells != attributes:
-        raise ModelError(
-            f"--stage1 {run}: tells {', '.join(tells)}, this data {', '.join(attributes)};"
-            " train both stages on data with the same attributes"
-        )
-    for name in STAGE1_FILES:
-        if not (run / name).is_file():
-            raise ModelError(f"{run / name}: no such file; finish that run with python -m edge_kp.train")
-
-
-def _take_stage1(recipe: Recipe, out: Path, place: Place) -> None:
-    """Copy bank and stage 1 of another run, and how far that stage was found to be off."""
-    if place.first:
-        (out / "stage1").mkdir(exist_ok=True)
-        for name in STAGE1_FILES:
-            with replacing(out / name) as part:
-                shutil.copyfile(Path(recipe.stage1) / name, part)
-    wait(place)
 
 
 def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBank:

@@ -103,6 +103,7 @@ class CropDataset:
         augmentation: None gives validation crops, the same in every epoch.
         weights: weights of attributes; None weights everything 1.
         negatives: share of augmented crops that show no object.
+        patches: more uint8 (PATCH, PATCH, 3) pictures that show no object.
         ends: (R,) epoch from which on a region is not shown any more; others stand in for it then.
 
     An item is a dict of arrays: ``image`` uint8 (S, S, 3); ``keypoints`` (N, 2), crop coordinates, 0 where
@@ -124,6 +125,7 @@ class CropDataset:
         counts: Sequence[int] | int = 1,
         negatives: float = NEGATIVES,
         ends: Sequence[int] | None = None,
+        patches: Sequence[Array] = (),
     ) -> None:
         self.regions = regions
         self.view = view
@@ -136,7 +138,7 @@ class CropDataset:
         self.index = np.repeat(np.arange(len(regions)), counts)
         self.ends = None if ends is None else np.repeat(ends, counts)
         self.negatives = negatives
-        self.patches = [i for i, region in enumerate(regions) if region.patch is not None]
+        self.patches = [*(region.patch for region in regions if region.patch is not None), *patches]
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -206,8 +208,7 @@ class CropDataset:
         view, size = self.view, self.view.size
         kind = rng.random()
         if kind < 0.5 and self.patches:
-            patch = self.regions[self.patches[rng.integers(len(self.patches))]].patch
-            assert patch is not None
+            patch = self.patches[rng.integers(len(self.patches))]
             image = cv2.resize(np.ascontiguousarray(patch[:, :: rng.choice((-1, 1))]), (size, size))
         else:
             scale, beside = view.scale or 1.5, False

@@ -13,6 +13,7 @@ from edge_kp.files import read_arrays, replacing
 from edge_kp.locator import fit_square
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.claiming import claim, refuse_other
+from edge_kp.training.empty import empty_photos, split_empty
 from edge_kp.training.locating import (
     LocatorNet,
     false_boxes,
@@ -42,10 +43,14 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     if recipe.box_rule == "image":
         raise ModelError("--part locator: with --box image the whole image is the box; there is none to find")
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    empty = split_empty(recipe.empty, recipe.validation_share)
     config = locator_config(recipe)
     check_batch(recipe, place)
     refuse_other(recipe, out)
-    photos, held_photos = (read_photos(samples, place.first) for samples in (train.samples, held))
+    photos, held_photos = (
+        [*read_photos(samples, place.first), *empty_photos(paths, place.first)]
+        for samples, paths in ((train.samples, empty[0]), (held, empty[1]))
+    )
     lock = claim(recipe, out, place)
     flip = train.schema.can_flip
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from edge_kp.cores import usable_cores
 from edge_kp.errors import DataError
-from edge_kp.training.samples import Sample
 
+S = TypeVar("S")
 T = TypeVar("T")
 MANY = 256  # samples from which on it pays to start processes
 CHUNK = 8  # samples that a process takes at a time
@@ -27,7 +27,7 @@ _MOST = 61  # processes, all that Windows can wait for
 
 
 def of_each(
-    function: Callable[[Sample], T], samples: Sequence[Sample], progress: bool = True
+    function: Callable[[S], T], samples: Sequence[S], progress: bool = True
 ) -> Generator[T, None, None]:
     """What a function makes of every sample, in their order.
 
@@ -66,7 +66,7 @@ def of_each(
         raise DataError(*dict.fromkeys(problems))
 
 
-def _attempt(function: Callable[[Sample], T], sample: Sample) -> tuple[T | None, tuple[str, ...]]:
+def _attempt(function: Callable[[S], T], sample: S) -> tuple[T | None, tuple[str, ...]]:
     try:
         return function(sample), ()
     except DataError as error:

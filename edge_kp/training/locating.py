@@ -208,7 +208,7 @@ def _search(
     """Of each photo the boxes found, their scores, the boxes labelled, and whether all are."""
     locate = NetworkLocator(TorchBackend(ExportLocator(net), device), net.config.size, LOWEST_SCORE)
     found = [_known(*locate.search(photo.levels[0]), photo) for photo in photos]
-    truth = [np.array([tight_box(points) for points in photo.objects]) for photo in photos]
+    truth = [np.array([tight_box(p) for p in photo.objects]).reshape(-1, 4) for photo in photos]
     return [f[0] for f in found], [f[1] for f in found], truth, [photo.complete for photo in photos]
 
 

@@ -25,7 +25,7 @@ class Photo:
     Attributes:
         levels: uint8 BGR (h, w, 3), each half the size of the one before.
         objects: (N, 2) float64 keypoints each, pixels of ``levels[0]``; NaN where not labelled.
-        repeat: how often it counts in an epoch.
+        repeat: how often it counts in an epoch; 0: it is background for others only.
         unlabelled: (4,) boxes of objects that the data set names without labelling them, and of what is
             likely one, see :func:`mark_unlabelled`.
         complete: no object in it is without label, so the rest of it may be taught as "no object".
@@ -48,7 +48,8 @@ def mark_unlabelled(photos: Sequence[Photo], locate: Callable[[Array], Sequence[
     marked = []
     for photo in photos:
         labelled = [tight_box(points) for points in photo.objects]
-        found = locate(photo.levels[0]) if photo.complete else []
+        # Of a picture that is said to show no object that is believed.
+        found = locate(photo.levels[0]) if photo.complete and photo.objects else []
         labelled += photo.unlabelled
         extra = [box for box in found if all(box_iou(box, known) < 0.3 for known in labelled)]
         marked.append(replace(photo, unlabelled=(*photo.unlabelled, *extra)))
@@ -74,9 +75,6 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
                 group.append((sample, points))
     photos = []
     for digest, members in groups.items():
-        levels = [pictures[digest]]
-        while min(levels[-1].shape[:2]) > 48:
-            levels.append(_resized(levels[-1], 0.5))
         first = members[0][0]
         # Objects that are no samples, or were not drawn from among them: neither taught nor denied.
         open_boxes: list[Array] = []
@@ -88,7 +86,7 @@ def read_photos(samples: Sequence[Sample], progress: bool = True) -> list[Photo]
         photos.append(
             Photo(
                 first.key,
-                tuple(levels),
+                pyramid(pictures[digest]),
                 tuple(points for _, points in members),
                 max(sample.repeat for sample, _ in members) * len(members),
                 all(sample.use_background for sample, _ in members),
@@ -103,9 +101,7 @@ def _read(sample: Sample) -> tuple[bytes, Array, Array, list[Array]]:
     image = sample.read()
     digest = hashlib.sha256(image.tobytes() + str(image.shape).encode()).digest()
     height, width = image.shape[:2]
-    shrink = min(1.0, LARGEST_PHOTO / max(height, width))
-    if shrink < 1:
-        image = _resized(image, shrink)
+    image = kept_photo(image)
     ratio = np.array([image.shape[1] / width, image.shape[0] / height])
 
     def moved(points: Array) -> Array:
@@ -113,6 +109,20 @@ def _read(sample: Sample) -> tuple[bytes, Array, Array, list[Array]]:
 
     beside = [moved(box.reshape(2, 2)).reshape(4) for box in sample.others]
     return digest, image, moved(sample.keypoints), beside
+
+
+def kept_photo(image: Array) -> Array:
+    """The picture, no larger than :data:`LARGEST_PHOTO`."""
+    shrink = min(1.0, LARGEST_PHOTO / max(image.shape[:2]))
+    return image if shrink == 1 else _resized(image, shrink)
+
+
+def pyramid(image: Array) -> tuple[Array, ...]:
+    """The picture, and each time half of it, for as long as that shows anything."""
+    levels = [image]
+    while min(levels[-1].shape[:2]) > 48:
+        levels.append(_resized(levels[-1], 0.5))
+    return tuple(levels)
 
 
 def _resized(image: Array, scale: float) -> Array:

@@ -78,6 +78,7 @@ class Recipe:
     turn: float = 30.0
     cover: float = 0.5
     bend: float = 0.0
+    empty: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Recipe:

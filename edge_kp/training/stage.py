@@ -148,6 +148,8 @@ def _identity(
     digest.update(data.index.tobytes())
     if data.ends is not None:
         digest.update(data.ends.tobytes())
+    for patch in data.patches:
+        digest.update(patch.tobytes())
     for region in [*data.regions, *validation.regions]:
         digest.update(region.key.encode())
         digest.update(region.keypoints.tobytes() + region.visible.tobytes())
