@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SinkError
+from edge_kp.files import replacing
 from edge_kp.live.frames import quiet_opencv
 from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.statistics import Result
@@ -79,21 +80,25 @@ class VideoSink:
         if not count:
             return
         image = self._draw(result)
-        if self._writer is None:
+        self._check_space()
+        if self._writer is None:  # an older file is gone from here on
             self._writer = self._open(image)
         assert self._size is not None
-        try:
-            free = shutil.disk_usage(self.path.parent).free
-        except OSError as error:  # the disk was pulled out, or the folder removed
-            raise write_error(self.name, error) from error
-        if free < RESERVE_BYTES:
-            raise SinkError(
-                f"{self.name}: the disk is full: what was recorded so far is playable; free some space"
-            )
         picture = fit(image, self._size)
         for _ in range(count):
             self._writer.write(picture)
         self.written += count
+
+    def _check_space(self) -> None:
+        try:
+            if self._writer is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as error:  # the disk was pulled out, or the folder removed
+            raise write_error(self.name, error) from error
+        if free < RESERVE_BYTES:
+            so_far = "what was recorded so far is playable; " if self.written else ""
+            raise SinkError(f"{self.name}: the disk is full: {so_far}free some space")
 
     def _count(self, time_s: float) -> int:
         """How many video frames this result fills: 1, or for a live source as many as time went by."""
@@ -113,7 +118,6 @@ class VideoSink:
         self._size = (max(int(width * shrink) & ~1, 2), max(int(height * shrink) & ~1, 2))
         there = self.path.exists()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             open(self.path, "ab").close()  # OpenCV does not say why a path cannot be written; the system does
         except OSError as error:
             raise write_error(self.name, error) from error
@@ -160,7 +164,7 @@ class ImageSink:
         self._draw = draw
 
     def write(self, result: Result) -> None:
-        """Draw a result and write the picture, over one of an earlier result.
+        """Draw a result and write the picture, in place of an older one once it is whole.
 
         Raises:
             SinkError: the system or OpenCV refuses.
@@ -169,8 +173,8 @@ class ImageSink:
         if not ok:
             raise SinkError(f"{self.name}: OpenCV cannot write this kind of picture: choose .png or .jpg")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(data.tobytes())
+            with replacing(self.path) as part:
+                part.write_bytes(data.tobytes())
         except OSError as error:
             raise write_error(self.name, error) from error
         self.written += 1

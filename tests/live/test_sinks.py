@@ -228,6 +228,18 @@ def test_recording_stops_while_there_is_room_to_finish_the_file(tmp_path, monkey
     assert len(frames_of(path)[0]) == 5
 
 
+def test_a_disk_without_room_leaves_an_older_video_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / "out.mp4"
+    path.write_bytes(b"an older video")
+    monkeypatch.setattr(sinks_module, "RESERVE_BYTES", 2**80)
+    sink = VideoSink(path, plain, fps=25)
+    with pytest.raises(SinkError, match="the disk is full") as caught:
+        sink.write(result(0))
+    sink.close()
+    assert path.read_bytes() == b"an older video"
+    assert "playable" not in str(caught.value), "nothing was recorded"
+
+
 @pytest.mark.parametrize(
     ("kind", "file"), [(JsonlSink, "a.jsonl"), (lambda p: VideoSink(p, plain, fps=25), "a.mp4")]
 )
@@ -271,3 +283,32 @@ def test_a_picture_is_written(tmp_path):
     sink.write(result(7))
     sink.close()
     assert cv2.imread(str(tmp_path / "a.png")).mean() == 70
+
+
+LIMITED_PICTURE = """
+import resource, sys
+import numpy as np
+from edge_kp.errors import SinkError
+from edge_kp.live.frames import Frame
+from edge_kp.live.sinks import ImageSink
+from edge_kp.live.statistics import Result
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+sink = ImageSink(sys.argv[1], lambda r: r.frame.image)
+try:
+    sink.write(Result(Frame(0, 0.0, 0.0, image), [], {"total": 0.01}))
+except SinkError as error:
+    print(error)
+"""
+
+
+@linux
+def test_a_picture_that_cannot_be_written_whole_leaves_an_older_one_as_it_was(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"an older picture")
+    command = [sys.executable, "-c", LIMITED_PICTURE, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "file too large" in run.stdout
+    assert path.read_bytes() == b"an older picture"
+    assert list(tmp_path.iterdir()) == [path]
