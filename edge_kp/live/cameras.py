@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 
 from edge_kp.errors import SourceError
-from edge_kp.live.capture import Capture, opened, without_password
+from edge_kp.live.capture import Capture, check_utf8, opened, without_password
 from edge_kp.live.frames import CaptureOptions
 from edge_kp.live.pictures import natural
 
@@ -47,6 +47,7 @@ def open_pipeline(text: str, name: str) -> Capture:
         raise SourceError(
             f"{name}: the pipeline must end in appsink: add '! videoconvert ! appsink drop=true'"
         )
+    check_utf8(text, name)
     sources: list[Capture | None] = []
 
     def open_it() -> None:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
-from edge_kp.live.frames import Frame, clock
+from edge_kp.live.frames import Frame, clock, is_utf8, path_for_ffmpeg
 from edge_kp.live.pictures import PICTURES_FPS
 from edge_kp.types import Array
 
@@ -177,24 +177,35 @@ def _decoder(threads: int | None) -> list[int]:
     return [] if threads is None or known is None else [known, threads]
 
 
+def check_utf8(text: str, name: str) -> None:
+    """
+    Raises:
+        SourceError: OpenCV cannot be given this text; ``name`` is what to call it.
+    """
+    if not is_utf8(text):
+        raise SourceError(f"{name}: OpenCV opens no name that is not UTF-8: rename it, or write it as UTF-8")
+
+
 def open_clip(path: Path, threads: int | None = None) -> Capture:
     """
     Args:
         threads: see :class:`CaptureOptions`.
 
     Raises:
-        SourceError: not a video.
+        SourceError: not a video, or of a name that is not UTF-8.
     """
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{path}: the file is empty: copy or record it again")
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, _decoder(threads))
+    check_utf8(str(path), str(path))
+    name = path_for_ffmpeg(path)
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, _decoder(threads))
     if not capture.isOpened():  # an OpenCV without FFmpeg has other ways
-        capture = cv2.VideoCapture(str(path))
+        capture = cv2.VideoCapture(name)
     clip = opened(capture, path.name, live=False)
     if clip is None:
         raise SourceError(
             f"{path}: not a video that can be read (cut short, or another kind of file): "
-            f"try to mend it with 'ffmpeg -i {path.name} -c:v libx264 mended.mp4'"
+            f"try to mend it with 'ffmpeg -i ./{path.name} -c:v libx264 mended.mp4'"
         )
     return clip
 
@@ -208,6 +219,7 @@ def open_url(url: str, threads: int | None = None) -> Capture:
         SourceError: no video comes from there.
     """
     name = without_password(url)
+    check_utf8(url, name)
     timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
     timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS]
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, timeouts + _decoder(threads))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -98,6 +99,20 @@ class CaptureOptions:
     def asks(self) -> bool:
         """Is anything asked of the camera?"""
         return any(value is not None for value in (self.width, self.height, self.fps))
+
+
+def is_utf8(text: str) -> bool:
+    """Can OpenCV be given this text? It crashes on names of files whose bytes are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def path_for_ffmpeg(path: Path) -> str:
+    """The path with a folder in front: FFmpeg takes what precedes a colon (12:30.mp4) for a protocol."""
+    return os.path.join(os.curdir, path)
 
 
 def quiet_opencv() -> None:

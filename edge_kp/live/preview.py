@@ -57,7 +57,8 @@ class Preview:
     """
 
     def __init__(self, titles: Sequence[str], draw: Draw, *, any_key: bool = False) -> None:
-        self._titles = titles
+        # OpenCV crashes on what is not UTF-8, as names of files may be.
+        self._titles = [title.encode(errors="backslashreplace").decode() for title in titles]
         self._draw = draw
         self._any_key = any_key
         self._open: set[str] = set()

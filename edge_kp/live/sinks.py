@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_kp.errors import SinkError
 from edge_kp.files import replacing
-from edge_kp.live.frames import quiet_opencv
+from edge_kp.live.frames import is_utf8, path_for_ffmpeg, quiet_opencv
 from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.statistics import Result
 from edge_kp.types import Array
@@ -60,6 +60,8 @@ class VideoSink:
     ) -> None:
         self.path = check_output(path, VIDEO_SUFFIXES, create_parent)
         self.name = str(path)
+        if not is_utf8(self.name):
+            raise SinkError(f"{path}: OpenCV writes no video whose name is not UTF-8: choose another name")
         self.source = source
         self.written = 0
         stated = fps if fps is not None and 0 < fps <= 1000 else LIVE_FPS
@@ -121,7 +123,8 @@ class VideoSink:
             open(self.path, "ab").close()  # OpenCV does not say why a path cannot be written; the system does
         except OSError as error:
             raise write_error(self.name, error) from error
-        writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)  # type: ignore[attr-defined]
+        file = path_for_ffmpeg(self.path)
+        writer = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)  # type: ignore[attr-defined]
         if not writer.isOpened():
             if not there:
                 self.path.unlink(missing_ok=True)
@@ -141,7 +144,7 @@ class VideoSink:
             return
         self._writer.release()
         self._writer = None
-        check = cv2.VideoCapture(str(self.path))
+        check = cv2.VideoCapture(path_for_ffmpeg(self.path))
         playable = check.isOpened() and check.grab()
         check.release()
         if not playable:

@@ -2,10 +2,13 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 import edge_kp.live.preview as preview
+from edge_kp.live.frames import Frame
 from edge_kp.live.preview import Preview, display_available
+from edge_kp.live.statistics import Result
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="displays are named so on Linux only")
 
@@ -47,3 +50,15 @@ def test_a_preview_that_showed_nothing_opens_no_window():
     window = Preview(["edge_kp"], lambda result: result.frame.image)
     assert not window.wants_to_quit()
     window.close()
+
+
+def test_titles_are_such_as_opencv_takes_without_a_crash(monkeypatch):
+    titles = []
+    for name in ("namedWindow", "resizeWindow", "imshow", "destroyWindow"):
+        monkeypatch.setattr(preview.cv2, name, lambda title, *_: titles.append(title))
+    window = Preview(["grün", "m\udcfcller"], lambda result: result.frame.image)
+    for source in (0, 1):
+        frame = Frame(0, 0.0, 0.0, np.zeros((48, 64, 3), np.uint8), source)
+        window.show(Result(frame, [], {"total": 0.0}))
+    window.close()
+    assert set(titles) == {"grün", "m\\udcfcller"}

@@ -228,6 +228,23 @@ def test_recording_stops_while_there_is_room_to_finish_the_file(tmp_path, monkey
     assert len(frames_of(path)[0]) == 5
 
 
+def test_a_video_may_be_named_by_the_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30.mp4", "2024-05-01T12:30:05.mkv"):
+        sink = VideoSink(name, plain, fps=25)
+        sink.write(result(0))
+        sink.close()
+        assert sink.written == 1
+        assert len(frames_of(tmp_path / name)[0]) == 1
+
+
+@linux
+def test_a_video_whose_name_is_not_utf8_is_refused_before_the_run(tmp_path):
+    with pytest.raises(SinkError, match="not UTF-8: choose another name") as caught:
+        VideoSink(tmp_path / "m\udcfcller.mp4", plain, fps=25)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_disk_without_room_leaves_an_older_video_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "out.mp4"
     path.write_bytes(b"an older video")

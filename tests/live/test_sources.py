@@ -2,9 +2,12 @@
 
 import itertools
 import os
+import shutil
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -218,6 +221,27 @@ def test_what_is_missing_empty_or_unreadable_is_said_in_one_line(tmp_path):
     assert "empty" in message(str(tmp_path / "zero.mp4"))
     (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 100)
     assert "not a video" in message(str(tmp_path / "noise.mp4"))
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "2024-05-01T12:30:05.mp4", "file:a.mp4", "http:.mp4"])
+def test_a_clip_named_by_the_time_is_read_and_an_address_is_still_one(clip, tmp_path, monkeypatch, name):
+    shutil.copy(clip, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for spec in (name, f"./{name}", str(tmp_path / name)):
+        assert len(read_all(open_source(spec))) == 12
+    Path("10:00.mp4").write_bytes(b"no video")
+    assert "'ffmpeg -i ./10:00.mp4 " in message("10:00.mp4"), "ffmpeg would take 10 for a protocol, too"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no such names")
+def test_a_name_that_is_not_utf8_is_said_in_one_line(clip, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/m\xfcller.mp4")
+    shutil.copy(clip, path)
+    assert "not UTF-8: rename it" in message(path)
+    assert "not UTF-8: rename it" in message("http://127.0.0.1:9/m\udcfcller.mp4")
+    picture_path = path.replace(".mp4", ".png")
+    shutil.copy(clip, picture_path)
+    assert "not UTF-8" not in message(picture_path), "pictures are read by Python, which takes any name"
 
 
 def test_a_video_that_was_never_finished_is_said_in_one_line(clip, tmp_path):
