@@ -112,6 +112,7 @@ class Memory:
     """
 
     skipped = returns = 0
+    names_files = False
 
     def __init__(
         self, pictures: Sequence[Array], count: int, live: bool, ready: threading.Event, first: int, name: str

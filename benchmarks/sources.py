@@ -38,6 +38,7 @@ class Again:
 
     live = False
     skipped = returns = 0
+    names_files = False
 
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._options = path, CaptureOptions(threads=threads)

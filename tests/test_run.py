@@ -352,6 +352,20 @@ def test_two_clips_are_followed_at_once_as_each_would_be_alone(capsys):
     assert "wrote o-0.mp4, o-1.mp4, two.jsonl, o.csv" in err
 
 
+def test_a_table_of_a_clip_and_pictures_names_the_files_of_the_pictures():
+    Path("in").mkdir()
+    clip = cv2.VideoCapture(str(CLIP))
+    clip.set(cv2.CAP_PROP_POS_FRAMES, 40)
+    image = clip.read()[1]
+    cv2.imwrite("in/a.png", np.zeros_like(image))
+    cv2.imwrite("in/b.png", image)
+    sources = ["--source", str(CLIP), "--source", "in"]
+    assert run.main([*sources, "--headless", "--mirror", "--csv", "o.csv"]) == 0
+    with open("o.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["source"], row["file"]) for row in rows} == {("0", ""), ("1", "in/b.png")}
+
+
 def test_a_clip_is_turned_and_mirrored_before_anything_is_found():
     arguments = ["--source", str(CLIP), "--headless", "--max-frames", "3", "--save"]
     assert run.main([*arguments, "plain.mp4"]) == 0

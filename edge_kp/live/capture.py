@@ -36,6 +36,7 @@ class Capture:
     """
 
     returns = 0
+    names_files = False
 
     def __init__(
         self, capture: cv2.VideoCapture, first: Array, name: str, live: bool, skipped: int = 0

@@ -48,12 +48,14 @@ class Source(Protocol):
         fps: frames per second; None where the device does not say.
         size: (width, height) of the first frame, pixels.
         name: short name for people, without credentials.
+        names_files: its frames are pictures, each with the name of its file.
     """
 
     live: bool
     fps: float | None
     size: tuple[int, int]
     name: str
+    names_files: bool
 
     @property
     def skipped(self) -> int:

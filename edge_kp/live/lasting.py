@@ -38,6 +38,7 @@ class Lasting:
     """
 
     live = True
+    names_files = False
 
     def __init__(
         self,

@@ -100,7 +100,8 @@ def open_outputs(
         if wanted.json is not None:
             sinks.append(JsonlSink(wanted.json))
         if wanted.csv is not None:
-            sinks.append(CsvSink(wanted.csv, painter.known_schema))
+            files = any(source.names_files for source in sources)
+            sinks.append(CsvSink(wanted.csv, painter.known_schema, files=files))
         if wanted.udp is not None:
             sinks.append(UdpSink(wanted.udp))
         if wanted.mqtt is not None:

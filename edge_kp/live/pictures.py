@@ -28,6 +28,7 @@ class Pictures:
     live = False
     fps: float | None = PICTURES_FPS
     returns = 0
+    names_files = True
 
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         self.name = name

@@ -142,6 +142,7 @@ class _Oriented:
         }.get(options.rotate)
         self._mirror = options.mirror
         self.live, self.fps, self.name = source.live, source.fps, source.name
+        self.names_files = source.names_files
         self.size = source.size[::-1] if options.rotate in (90, 270) else source.size
 
     @property

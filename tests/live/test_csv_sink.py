@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_kp.errors import SinkError
 from edge_kp.live.csv_sink import CsvSink
 from edge_kp.live.frames import Frame
+from edge_kp.live.lines import encode
 from edge_kp.live.statistics import Result
 from edge_kp.schema import FACE68, KeypointSchema
 from edge_kp.types import Detection, HeadPose
@@ -167,12 +168,24 @@ def test_what_can_be_said_about_a_path_is_said_before_the_run(tmp_path):
         CsvSink(tmp_path, SCHEMA)
 
 
-def test_rows_of_pictures_name_their_files(tmp_path):
-    sink = CsvSink(tmp_path / "out.csv", SCHEMA)
+def test_rows_of_pictures_name_their_files_whatever_comes_first(tmp_path):
+    sink = CsvSink(tmp_path / "out.csv", SCHEMA, files=True)
+    sink.write(result(0, detection()))  # of a clip beside the pictures
     for i, name in enumerate(("photos/a.jpg", "photos/b, c.jpg")):
         seen = result(i, *[detection()] * i)
         sink.write(Result(replace(seen.frame, file=name), seen.detections, seen.timings))
     sink.close()
-    (row,) = table(tmp_path / "out.csv")
-    assert row["file"] == "photos/b, c.jpg"
+    clip, row = table(tmp_path / "out.csv")
+    assert (clip["file"], row["file"]) == ("", "photos/b, c.jpg")
     assert list(row)[:5] == ["frame", "time_s", "source", "file", "id"]
+
+
+def test_a_name_that_is_not_utf8_is_written_as_in_the_json(tmp_path):
+    sink = CsvSink(tmp_path / "out.csv", SCHEMA, files=True)
+    seen = result(0, detection())
+    named = Result(replace(seen.frame, file="m\udcfcller.png"), seen.detections, seen.timings)
+    sink.write(named)
+    sink.close()
+    (row,) = table(tmp_path / "out.csv")
+    assert row["file"] == "m\\udcfcller.png"
+    assert f'"file":"{row["file"]}"' in encode(named).decode()
