@@ -7,7 +7,8 @@ import hashlib
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Mapping
 
 # Scripts of other sites cannot send this header without asking first, and are then told no.
 OWN_HEADER = "X-Edge-KP"
@@ -16,23 +17,38 @@ _HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?", re.IGNORE
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
-def refused_host(headers: Mapping[str, str], loopback: bool) -> str | None:
+def own_names() -> set[str]:
+    """Names of this machine by which its page may be asked for, in lower case.
+
+    The full one is asked of the name server, which may be slow or away: a thread adds it once it is known.
+    """
+    host = socket.gethostname().lower()
+    short = host.split(".")[0]
+    names = {host, short, f"{short}.local"}
+    threading.Thread(
+        target=lambda: names.add(socket.getfqdn().lower()), name="edge_kp page name", daemon=True
+    ).start()
+    return names
+
+
+def refused_host(headers: Mapping[str, str], names: Collection[str] | None) -> str | None:
     """Why a request is refused for the name by which it asks; None where it is not.
 
     A foreign site can make its own name point here, and its scripts then count as the page's own (DNS
-    rebinding). It cannot do so with addresses, nor with the names of this machine.
+    rebinding). It cannot do so with addresses, nor with the names of this machine; with one that only begins
+    like them it can.
 
     Args:
-        loopback: the page can be reached from this machine alone.
+        names: of this machine; None where the page can be reached from this machine alone.
     """
     host = headers.get("Host", "")
     match = _HOST.fullmatch(host)
     name = match["name"].lower() if match else ""
     if name in _LOOPBACK:
         return None
-    if loopback:
+    if names is None:
         return f"unknown host {host[:80]!r}: open the page as localhost or 127.0.0.1"
-    if name and (_is_address(name) or name.split(".")[0] == socket.gethostname().split(".")[0].lower()):
+    if name and (_is_address(name) or name in names):
         return None
     return f"unknown host {host[:80]!r}: open the page by this machine's address or its own name"
 

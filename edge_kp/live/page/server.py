@@ -17,7 +17,7 @@ from aiohttp import web
 from edge_kp.errors import SinkError
 from edge_kp.live.page.board import Board
 from edge_kp.live.page.encoding import Pictures, encode
-from edge_kp.live.page.guard import refused_change, refused_host, security_headers
+from edge_kp.live.page.guard import own_names, refused_change, refused_host, security_headers
 from edge_kp.live.page.recording import Recorder
 from edge_kp.live.sinks import Draw
 from edge_kp.live.statistics import Result
@@ -60,7 +60,8 @@ class Server:
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._board, self._draw, self._recorder = board, draw, recorder
-        self._socket, self._loopback, self._on_error = bound, loopback, on_error
+        self._socket, self._on_error = bound, on_error
+        self._names = None if loopback else own_names()
         self._html = HTML.read_text(encoding="utf-8")
         self._headers = security_headers(self._html)
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="edge_kp page pictures")
@@ -122,7 +123,7 @@ class Server:
     def _app(self) -> web.Application:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            why = refused_host(request.headers, self._loopback)
+            why = refused_host(request.headers, self._names)
             if why is None and request.method not in ("GET", "HEAD"):
                 why = refused_change(request.headers, request.scheme)
             if why is not None:
