@@ -236,7 +236,10 @@ def open_url(url: str, threads: int | None = None) -> Capture:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown: no user, and nothing after ``?``, where many cameras have theirs."""
+    """The address as it may be shown: no user, and nothing after ``?``, where many cameras have theirs.
+
+    All up to the last ``@`` may be of a password; with a ``?`` before it, all after it may be, too.
+    """
     scheme, mark, rest = url.partition("://")
-    place, slash, path = rest.partition("?")[0].partition("/")
-    return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
+    credentials, _, rest = rest.rpartition("@")
+    return f"{scheme}{mark}…" if "?" in credentials else f"{scheme}{mark}{rest.partition('?')[0]}"
