@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from edge_kp.live.sinks import check_output, write_error
 from edge_kp.live.statistics import Result
+
+_DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"))
+_STREAMS = {Path("/dev/stdout"): 1, Path("/dev/stderr"): 2}
 
 
 def record(result: Result) -> dict[str, Any]:
@@ -26,6 +30,13 @@ def record(result: Result) -> dict[str, Any]:
 def encode(result: Result) -> bytes:
     """The result as one line of compact JSON, without a line end."""
     return json.dumps(record(result), allow_nan=False, separators=(",", ":")).encode()
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of a file that is open already, where the path names one so."""
+    if path.parent in _DESCRIPTORS and path.name.isascii() and path.name.isdigit():
+        return int(path.name)
+    return _STREAMS.get(path)
 
 
 class JsonlSink:
@@ -58,12 +69,15 @@ class JsonlSink:
 class WholeLines:
     """A file that grows line by line, each whole on disk before the next; created by the first of them.
 
+    What the caller has open already (``/dev/stdout``, ``/dev/fd/3``) is written to from where it stands.
+
     Raises:
         SinkError: the path cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = check_output(path)
+        self._open_already = _descriptor(self.path)
         self._file: IO[bytes] | None = None
         self._end = 0
 
@@ -75,7 +89,8 @@ class WholeLines:
         """
         try:
             if self._file is None:
-                self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+                place = self.path if self._open_already is None else os.dup(self._open_already)
+                self._file = open(place, "wb", buffering=0)  # noqa: SIM115
             rest = memoryview(line)
             while rest:  # a write may stop half-way where the disk fills up
                 rest = rest[self._file.write(rest) :]
@@ -85,8 +100,8 @@ class WholeLines:
         self._end += len(line)
 
     def _cut(self) -> None:
-        """Take back half a line; a pipe or device cannot."""
-        if self._file is not None:
+        """Take back half a line; a pipe or device cannot, and what others write to as well must not."""
+        if self._file is not None and self._open_already is None:
             with suppress(OSError):
                 self._file.truncate(self._end)
 

@@ -6,6 +6,7 @@ leaves an older file as it was; what can be said about the path is said at const
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -215,6 +216,8 @@ def check_output(
 
 def write_error(name: str, error: OSError) -> SinkError:
     """What the system says of a file that it did not write, as one line."""
+    if error.errno == errno.EPIPE:
+        return SinkError(f"{name}: whoever read it has left: start a reader that stays, or write to a file")
     return SinkError(
         f"{name}: {(error.strerror or str(error)).lower()}: free some space or choose another place"
     )

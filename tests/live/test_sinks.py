@@ -1,6 +1,7 @@
 """Sinks: whole lines, playable videos, true timing, and write errors that are said."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,44 @@ def test_where_a_file_cannot_grow_lines_stay_whole_and_a_broken_video_is_said(tm
     assert text.endswith("}\n")
     assert [json.loads(line)["frame"] for line in text.splitlines()] == list(range(text.count("\n")))
     assert len(text) > 90_000
+
+
+TO_STDOUT = """
+import os, sys
+from edge_kp.live.lines import WholeLines
+
+os.write(1, b"of the program\\n")
+for path in sys.argv[1:]:
+    lines = WholeLines(path)
+    lines.append(b"a line\\n")
+    lines.close()
+os.write(1, b"the end\\n")
+"""
+
+
+@linux
+@pytest.mark.parametrize("mode", ["ab", "wb"])
+def test_what_is_open_already_is_written_to_from_where_it_stands(tmp_path, mode):
+    log = tmp_path / "log"
+    log.write_bytes(b"of yesterday\n")
+    with open(log, mode) as out:
+        command = [sys.executable, "-c", TO_STDOUT, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+        subprocess.run(command, stdout=out, timeout=60, check=True)
+    yesterday = ["of yesterday"] if mode == "ab" else []
+    assert log.read_text().splitlines() == [*yesterday, "of the program", *["a line"] * 3, "the end"]
+
+
+@linux
+def test_a_reader_that_leaves_is_not_taken_for_a_full_disk():
+    reader, writer = os.pipe()
+    sink = JsonlSink(f"/dev/fd/{writer}")
+    sink.write(result(0))
+    os.close(reader)
+    with pytest.raises(SinkError, match="whoever read it has left") as caught:
+        sink.write(result(1))
+    sink.close()
+    os.close(writer)
+    assert "space" not in str(caught.value)
 
 
 def test_a_video_is_playable_with_every_frame(tmp_path):
