@@ -31,7 +31,7 @@ _AXES: tuple[Colour, ...] = ((60, 60, 230), (70, 190, 70), (235, 110, 50))
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Positions are given to OpenCV in 1/16 pixel: without that, points tremble on a slowly moving object.
 _SHIFT = 4
-# Pixels: further outside is as good as this, and OpenCV's fixed point would overflow.
+# Pixels: further outside the picture is as good as this, and OpenCV's fixed point would overflow.
 _FAR = 20000.0
 _CIRCLE = np.array([[np.cos(a), np.sin(a)] for a in np.linspace(0, 2 * np.pi, 16, endpoint=False)])
 
@@ -75,9 +75,10 @@ def _draw_one(canvas: Array, detection: Detection, schema: KeypointSchema) -> No
     colour = _OBJECTS[detection.id % len(_OBJECTS)]
     points = detection.keypoints.astype(np.float64)
     known = [bool(np.isfinite(point).all()) for point in points]
-    fixed = np.rint(np.clip(np.nan_to_num(points), -_FAR, _FAR) * (1 << _SHIFT)).astype(int)
+    far = max(canvas.shape[:2]) + _FAR
+    fixed = np.rint(np.clip(np.nan_to_num(points), -_FAR, far) * (1 << _SHIFT)).astype(int)
     boxed = bool(np.isfinite(detection.box).all())
-    x0, y0, x1, y1 = np.clip(np.nan_to_num(detection.box), -_FAR, _FAR).tolist()
+    x0, y0, x1, y1 = np.clip(np.nan_to_num(detection.box), -_FAR, far).tolist()
     side = max(x1 - x0, y1 - y0)
     # A point must stay smaller than the gaps between points: scaled by the object, not by the frame.
     radius = float(np.clip(side / 95 * (68 / max(len(schema), 12)) ** 0.5, 1.2, 9.0))

@@ -65,6 +65,20 @@ def test_the_pose_is_drawn_as_axes_out_of_the_middle_of_the_box():
     assert away[175, 140, 2] > 180  # clockwise by a quarter: its left is below
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_far_end_of_a_very_large_picture_is_drawn_as_any_other_part(turned):
+    points, box = np.array([[100, 100], [200, 150]]), np.array([40, 60, 240, 220])
+    joined = KeypointSchema("pair", ("a", "b"), (), ((0, 1),), (0, 1))
+    large = np.full((24000, 320, 3) if turned else (240, 24000, 3), 128, np.uint8)
+    part = large[-320:] if turned else large[:, -320:]
+    away = [0, 24000 - 320] if turned else [24000 - 320, 0]
+    pose = HeadPose(yaw=20, pitch=-10, roll=5)
+    expected = draw_detections(part, [replace(found(points, box=box), pose=pose)], joined)
+    one = replace(found(points + away, box=np.tile(away, 2) + box), pose=pose)
+    draw_detections(large, [one], joined, in_place=True)
+    np.testing.assert_array_equal(part, expected)
+
+
 def test_nothing_found_draws_nothing():
     assert (draw_detections(GRAY, [], FACE68) == GRAY).all()
 
