@@ -97,6 +97,8 @@ class Pipeline:
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._working = set(self._outputs)  # those of the sinks that have not failed
+        self._delivered = False  # has there been a result?
+        self._begun: set[threading.Thread] = set()  # those of the sinks that were given one
 
     def run(self) -> str:
         """Run to the end; finished results are written and sinks closed when this returns or raises.
@@ -250,6 +252,7 @@ class Pipeline:
             log.debug("cause", exc_info=error)
 
     def _deliver(self, result: Result) -> None:
+        self._delivered = True
         live = self._sources[result.frame.source].live
         for sink, output in zip(self._sinks, self._outputs, strict=True):
             if sink.source in (None, result.frame.source):
@@ -263,6 +266,7 @@ class Pipeline:
                 if time.monotonic() > self._give_up_at:
                     self.stats.sink_drop(sink.name, 1 + output.close())
                     break
+                self._begun.add(threading.current_thread())
                 try:
                     sink.write(result)
                 except BaseException:
@@ -299,6 +303,11 @@ class Pipeline:
                 deadline, self._give_up_at = now + GRACE_S, now + DRAIN_S
                 self._reason = "signal"
                 self._stop("signal")
+                if not self._delivered:  # the model still loads: nothing cuts that short, nothing is written
+                    for output in self._outputs:
+                        output.close()
+                    workers = [thread for thread in workers if thread.name.startswith(_SINK_THREAD)]
+                    continue
             if now >= deadline:
                 return
             if self._on_tick is not None and now >= next_tick:
@@ -326,7 +335,7 @@ class Pipeline:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         for thread in threads:
-            if thread.is_alive() and thread.name.startswith(_SINK_THREAD):
+            if thread.is_alive() and thread in self._begun:
                 log.warning("%s did not finish in time: its file may be incomplete", thread.name)
             elif thread.is_alive():
                 log.debug("%s did not end in time and was left behind", thread.name)

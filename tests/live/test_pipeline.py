@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -662,6 +663,45 @@ def test_a_channel_gives_back_what_is_inside_after_its_end_and_wakes_who_waits()
     for thread in threads:
         thread.join(WAIT_S)
         assert not thread.is_alive()
+
+
+def test_a_signal_while_the_model_loads_ends_the_sinks_and_blames_no_file(caplog):
+    loaded, before = threading.Event(), set(threading.enumerate())
+
+    @contextlib.contextmanager
+    def slow_model():
+        os.kill(os.getpid(), signal.SIGINT)
+        wait(loaded)
+        yield Worker()
+
+    sinks = [Collector("a.mp4"), Collector("a.jsonl")]
+    assert Pipeline([Scripted(100, live=False)], slow_model, sinks).run() == "signal"
+    assert [(sink.numbers, sink.closed) for sink in sinks] == [([], 1)] * 2
+    assert not caplog.messages
+    loaded.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_S)
+
+
+def test_a_sink_that_hangs_after_a_signal_is_named_only_if_it_was_given_something(caplog):
+    go_on, before = threading.Event(), set(threading.enumerate())
+
+    def hang():
+        os.kill(os.getpid(), signal.SIGINT)
+        wait(go_on)
+
+    class Hanging(Collector):
+        def close(self):
+            wait(go_on)
+
+    busy, idle = Collector("busy.mp4", {0: hang}), Hanging("idle.mp4")
+    idle.source = 1
+    sources = [Scripted(100, live=False), Scripted(0, live=False)]
+    assert Pipeline(sources, Worker(), [busy, idle]).run() == "signal"
+    assert caplog.messages == ["edge_kp sink busy.mp4 did not finish in time: its file may be incomplete"]
+    go_on.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_S)
 
 
 SIGNALLED = """
