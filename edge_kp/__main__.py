@@ -54,7 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"is it {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
         parser.error(f"{name}: no such command; {hint}")
-    code: int = import_module(COMMANDS[name][0]).main(rest)
+    try:
+        code: int = import_module(COMMANDS[name][0]).main(rest)
+    except KeyboardInterrupt:  # while it was imported; later each program sees to it itself
+        print("stopped", file=sys.stderr)
+        return 130
     return code
 
 

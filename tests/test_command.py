@@ -104,6 +104,16 @@ def test_arguments_and_exit_code_are_those_of_the_program(
     assert "none.mp4" in line
 
 
+def test_ctrl_c_while_a_program_is_imported_ends_like_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "interrupted.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "run", ("interrupted", ""))
+    assert main(["run"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
 def test_the_old_ways_lead_to_the_same_programs() -> None:
     for way, command in (("-m calibration", "calibrate"), ("build_engine.py", "build_engine")):
         done = subprocess.run(
