@@ -66,6 +66,7 @@ def run_cli(
     Args:
         settle: makes the final arguments of those parsed, or refuses them, by ``parser.error`` or an error.
     """
+    _open_closed_streams()
     parser.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
@@ -83,6 +84,13 @@ def run_cli(
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Where the caller closed stdout or stderr (``2>&-``) Python has none: what is said then goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", errors="backslashreplace"))  # noqa: SIM115
 
 
 _OF_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM)

@@ -1,6 +1,7 @@
 """Exit codes and one-line errors that every command shares."""
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -76,6 +77,37 @@ def test_number_types(kind, good):
     for bad in ("-1", "x", "nan", "", "99999999999"):
         with pytest.raises(argparse.ArgumentTypeError):
             kind(bad)
+
+
+CLOSED = """
+import argparse, sys
+from edge_kp.cli import leave, run_cli
+from edge_kp.errors import DataError
+from edge_kp.live.status import Status
+
+def body(args):
+    Status().line("running")
+    print("printed")
+    open(sys.argv[1], "w").write("done")
+    raise DataError("m\\udcfcller.png: broken")
+
+leave(run_cli(body, argparse.ArgumentParser(), []))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error_and_nothing_said_goes_elsewhere(tmp_path, closed):
+    done, said = tmp_path / "done", tmp_path / "said"
+    command = f'exec "$0" -c "$1" "$2" >"$3" 2>&1 {closed}'
+    shell = ["sh", "-c", command, sys.executable, CLOSED, str(done), str(said)]
+    assert subprocess.run(shell, timeout=60).returncode == 1
+    assert done.read_text() == "done"
+    lines = said.read_text().splitlines()
+    assert lines == {
+        "2>&-": ["printed"],
+        ">&-": ["running", "error: m\\udcfcller.png: broken"],
+    }.get(closed, [])
 
 
 LEAVE = """
