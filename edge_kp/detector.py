@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_kp.backends import choose_backend, choose_precision, open_backend
+from edge_kp.backends import PRECISIONS, choose_backend, choose_precision, file_precision, open_backend
 from edge_kp.backends.base import Backend
 from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.cascade_result import CascadeResult
@@ -103,8 +103,14 @@ class Detector:
             raise BackendError(f"cascade {cascade!r}: expected one of {', '.join(CASCADES)}")
         there = f"cascade.{self.precision}.onnx" in self.spec.files
         if cascade == "fused" and not there:
+            others = [
+                wanted
+                for wanted in PRECISIONS
+                if f"cascade.{file_precision(backend, wanted)}.onnx" in self.spec.files
+            ]
+            step = f"give --precision {' or '.join(others)}" if others else "export it again"
             raise BackendError(
-                f"the model has no one-graph cascade in {self.precision}; export it again, or use staged"
+                f"the model has no one-graph cascade in {self.precision}; {step}, or use staged"
             )
         return there and (cascade == "fused" or (cascade == "auto" and backend in FUSED_IS_FASTER))
 

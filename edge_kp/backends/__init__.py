@@ -59,9 +59,6 @@ def choose_precision(
 ) -> str:
     """Which of a model's precisions a backend is to run.
 
-    There are two int8 files of each network: TensorRT wants symmetric ranges (``int8``), CPUs are faster
-    without (``int8-cpu``).
-
     Args:
         backend: not ``auto``.
         wanted: one of :data:`PRECISIONS`.
@@ -77,7 +74,7 @@ def choose_precision(
     if wanted == "auto":
         told = [auto[backend]] if auto and backend in auto else []
         return next((p for p in (*told, *_PREFERRED[backend]) if p in there), "fp32")
-    precision = "int8-cpu" if wanted == "int8" and backend != "tensorrt" else wanted
+    precision = file_precision(backend, wanted)
     if precision not in there:
         how = "calibrate" if wanted == "int8" else f"export --precision {wanted}"
         raise BackendError(
@@ -85,6 +82,15 @@ def choose_precision(
             f" make them with python -m edge_kp.{how}"
         )
     return precision
+
+
+def file_precision(backend: str, wanted: str) -> str:
+    """How the files of a precision other than ``auto`` are named for a backend.
+
+    There are two int8 files of each network: TensorRT wants symmetric ranges (``int8``), CPUs are faster
+    without (``int8-cpu``).
+    """
+    return "int8-cpu" if wanted == "int8" and backend != "tensorrt" else wanted
 
 
 def open_backend(name: str, path: Path, precision: str, threads: int | None) -> Backend:

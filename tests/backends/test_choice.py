@@ -123,3 +123,11 @@ def test_a_model_without_the_one_graph_is_run_staged(tiny_model: Path, tmp_path:
         assert detector.spec.cascade_size == 0
     with pytest.raises(BackendError, match="no one-graph cascade in fp32; export it again, or use staged"):
         Detector(folder, cascade="fused")
+
+
+def test_where_the_one_graph_is_in_other_precisions_they_are_named() -> None:
+    said = r"no one-graph cascade in fp32; give --precision fp16, or use staged"  # int8 is TensorRT's alone
+    with pytest.raises(BackendError, match=said):
+        Detector("face68", backend="onnxruntime", cascade="fused")
+    with Detector("face68", backend="onnxruntime", cascade="fused", precision="fp16") as detector:
+        assert (detector.fused, detector.precision) == (True, "fp16")
