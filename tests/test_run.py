@@ -520,21 +520,34 @@ def test_a_check_tries_networks_sources_and_outputs_and_writes_nothing(capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert [line for line in out.splitlines() if line.startswith(("ok ", "FAILS"))][1:] == [
-        line for line in out.splitlines() if "astronaut" in line or "outputs" in line
+        line for line in out.splitlines() if "astronaut" in line or "output: " in line
     ]
     assert "gives what the model was exported with" in out
-    assert "outputs: o.mp4, o.jsonl, udp://[::1]:9" in out
+    for name in ("o.mp4", "o.jsonl", "udp://[::1]:9"):
+        assert f"ok      output: {name}\n" in out
     assert sorted(Path().rglob("*")) == before
 
 
 def test_a_check_says_all_that_would_fail(capsys):
     arguments = ["--check", "--model", "no_such_model", "--source", "none.mp4", "--json", "none/o.jsonl"]
+    arguments += ["--save", "o.txt", "--csv", "none/o.csv", "--udp", "udp://host"]
     assert run.main([*arguments, "--mqtt", "mqtt://127.0.0.1"]) == 1
     out, err = capsys.readouterr()
-    outputs = "none/o.jsonl: there is no folder none"
-    for part in ("no_such_model", "none.mp4: no such file", "no topic to publish to", outputs):
+    wrong = ["no_such_model", "none.mp4: no such file", "no topic to publish to"]
+    wrong += [f"none/o.{kind}: there is no folder none" for kind in ("jsonl", "csv")]
+    wrong += ["o.txt: cannot write this kind of file", "UDP needs a host and a port"]
+    assert out.count("FAILS") == len(wrong)
+    for part in wrong:
         assert any(part in line for line in out.splitlines() if line.startswith("FAILS"))
         assert any(part in line for line in err.splitlines() if line.startswith("error: "))
+
+
+def test_a_check_tries_every_output_where_two_name_the_same_file(capsys):
+    assert run.main(["--check", "--json", "o", "--csv", "o", "--udp", "udp://host"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILS")]
+    assert len(failed) == 2
+    assert "name the same file" in failed[0]
+    assert "UDP needs a host and a port" in failed[1]
 
 
 def test_a_check_judges_outputs_by_what_the_sources_are(capsys):
@@ -543,8 +556,8 @@ def test_a_check_judges_outputs_by_what_the_sources_are(capsys):
     cv2.imwrite("one.png", image)
     check = ["--check", "--model", "no_such_model"]  # which fails, and is none of the test's business
     assert run.main([*check, "--source", "one.png", "--save", "o.png"]) == 1
-    assert "ok      outputs: o.png\n" in capsys.readouterr().out
+    assert "ok      output: o.png\n" in capsys.readouterr().out
     assert run.main([*check, "--save", "o.png"]) == 1
-    assert "ok      outputs: o.png\n" in capsys.readouterr().out
+    assert "ok      output: o.png\n" in capsys.readouterr().out
     assert run.main([*check, "--save", "none/o.mp4"]) == 1
     assert "FAILS   none/o.mp4: there is no folder none" in capsys.readouterr().out

@@ -36,9 +36,10 @@ def check(
     """
     problems: list[str] = []
 
-    def tried(what: Callable[[], str]) -> bool:
+    def tried(what: Callable[[], str | None]) -> bool:
         try:
-            print(f"ok      {what()}")
+            if said := what():
+                print(f"ok      {said}")
         except EdgeKpError as error:
             problems.extend(str(error).splitlines())
             print(f"FAILS   {error}")
@@ -51,9 +52,11 @@ def check(
         there &= tried(lambda spec=spec: _source(spec, options))  # type: ignore[misc]
     if wanted.mqtt:
         tried(lambda: _broker(wanted.mqtt or ""))
-    if wanted.files(max(len(specs), 1)) or wanted.udp or wanted.serve:
+    tried(lambda: refuse_overwriting(specs, wanted))
+    for output in _each(wanted):
         # How a video is written depends on its source; the other outputs can be tried without.
-        tried(lambda: _outputs(specs if there else (), options, replace(wanted, mqtt=None)))
+        needed = specs if there and output.save is not None else ()
+        tried(lambda output=output, needed=needed: _output(needed, options, output))  # type: ignore[misc]
     if problems:
         raise BackendError("\n".join(problems))
 
@@ -105,8 +108,14 @@ def _broker(url: str) -> str:
     return f"{sink.name}: connected"
 
 
-def _outputs(specs: Sequence[str | int], options: CaptureOptions, wanted: Outputs) -> str:
-    refuse_overwriting(specs, wanted)
+def _each(wanted: Outputs) -> list[Outputs]:
+    """Every output by itself, but for MQTT."""
+    none = Outputs(bind=wanted.bind, record_to=wanted.record_to)
+    kinds = ("save", "json", "csv", "udp", "serve")
+    return [replace(none, **{kind: to}) for kind in kinds if (to := getattr(wanted, kind)) is not None]
+
+
+def _output(specs: Sequence[str | int], options: CaptureOptions, wanted: Outputs) -> str:
     if not specs and wanted.save is not None:  # what there will be of which kind, the sources decide
         check_output(wanted.save, VIDEO_SUFFIXES | IMAGE_SUFFIXES)
     sources = [open_source(spec, options) for spec in specs]
@@ -119,4 +128,4 @@ def _outputs(specs: Sequence[str | int], options: CaptureOptions, wanted: Output
         for source in sources:
             source.close()
     names = [str(wanted.save)] if not specs and wanted.save is not None else []
-    return f"outputs: {', '.join([*names, *(sink.name for sink in sinks)])}"
+    return f"output: {', '.join([*names, *(sink.name for sink in sinks)])}"
