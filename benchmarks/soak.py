@@ -38,7 +38,7 @@ from edge_kp.live.frames import Frame
 from edge_kp.live.lasting import Lasting
 from edge_kp.live.lines import JsonlSink
 from edge_kp.live.memory import GiveBack, few_arenas
-from edge_kp.live.messages import MqttSink, UdpSink
+from edge_kp.live.mqtt import MqttSink
 from edge_kp.live.outputs import Painter
 from edge_kp.live.page import PageSink, Recording
 from edge_kp.live.parts import Sink, Worker
@@ -46,6 +46,7 @@ from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.sinks import VideoSink
 from edge_kp.live.source import open_source
 from edge_kp.live.statistics import Result, Statistics, Summary
+from edge_kp.live.udp import UdpSink
 from edge_kp.tracker import Tracker
 from edge_kp.types import Array
 

@@ -43,7 +43,8 @@ MODULES = (
     "edge_kp.live.sinks",
     "edge_kp.live.lines",
     "edge_kp.live.csv_sink",
-    "edge_kp.live.messages",
+    "edge_kp.live.udp",
+    "edge_kp.live.mqtt",
     "edge_kp.live.page",
 )
 

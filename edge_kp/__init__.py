@@ -41,7 +41,8 @@ them, are behind the commands (`edge-kp --help`) and may change.
 - `edge_kp.live.sinks`: videos and pictures
 - `edge_kp.live.lines`: JSON lines
 - `edge_kp.live.csv_sink`: tables
-- `edge_kp.live.messages`: UDP and MQTT
+- `edge_kp.live.udp`: UDP datagrams
+- `edge_kp.live.mqtt`: MQTT
 - `edge_kp.live.page`: the live page
 """
 

@@ -21,7 +21,7 @@ from edge_kp.live.following import Follower, Together, decoding_threads, share_c
 from edge_kp.live.frames import CaptureOptions, Source
 from edge_kp.live.lines import JsonlSink
 from edge_kp.live.memory import GiveBack, few_arenas
-from edge_kp.live.messages import MqttSink, UdpSink
+from edge_kp.live.mqtt import MqttSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
 from edge_kp.live.page import PageSink
 from edge_kp.live.parts import Worker
@@ -32,6 +32,7 @@ from edge_kp.live.sinks import ImageSink, VideoSink
 from edge_kp.live.source import open_lasting
 from edge_kp.live.statistics import Statistics, Summary
 from edge_kp.live.status import Status, last_line, live_line
+from edge_kp.live.udp import UdpSink
 from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
 

@@ -52,7 +52,7 @@ FLOORS = {
 }
 ROOMS = {
     "aiohttp": ("edge_kp/live/page/",),
-    "paho": ("edge_kp/live/messages.py",),
+    "paho": ("edge_kp/live/mqtt.py",),
     "torch": ("edge_kp/training/", "edge_kp/train.py"),
     "onnx": ("edge_kp/training/",),
     "onnxsim": ("edge_kp/training/",),

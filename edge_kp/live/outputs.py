@@ -11,12 +11,13 @@ from edge_kp.errors import SinkError
 from edge_kp.live.csv_sink import CsvSink
 from edge_kp.live.frames import Source
 from edge_kp.live.lines import JsonlSink
-from edge_kp.live.messages import MqttSink, UdpSink
+from edge_kp.live.mqtt import MqttSink
 from edge_kp.live.parts import Sink
 from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.sinks import Draw, ImageSink, VideoSink
 from edge_kp.live.source import input_files
 from edge_kp.live.statistics import Result, Summary
+from edge_kp.live.udp import UdpSink
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array

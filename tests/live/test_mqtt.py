@@ -1,6 +1,5 @@
-"""Messages: what arrives, and that a receiver who is away, deaf or hung harms nothing and is counted."""
+"""MQTT: what arrives, and that a broker who is away, deaf or hung harms nothing and is counted."""
 
-import contextlib
 import json
 import logging
 import os
@@ -10,278 +9,21 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from receivers import PATIENCE_S, linux, nothing_left_open, result, threads, wait_until
 
 from edge_kp.errors import SinkError
-from edge_kp.live import messages
-from edge_kp.live.address import Address
-from edge_kp.live.frames import Frame
-from edge_kp.live.lines import encode, record
-from edge_kp.live.messages import WAITING, MqttSink, UdpSink
-from edge_kp.live.statistics import Result
-from edge_kp.types import Detection, HeadPose
-
-PATIENCE_S = 40  # of a test with a busy machine
-linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="as Linux reports it")
-
-
-def result(index, objects=1, source=0):
-    points = np.full((68, 2), 123.456, np.float32)
-    box = np.array([1, 2, 3, 4], np.float32)
-    pose = HeadPose(1.0, 2.0, 3.0)
-    found = Detection(3, box, 0.9, points, np.ones(68, np.float32), {"occlusion": 0.5}, pose)
-    frame = Frame(index, index / 25, 0.0, np.zeros((4, 4, 3), np.uint8), source)
-    return Result(frame, [found] * objects, {"total": 0.01})
-
-
-def wait_until(condition, what):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, f"not within {PATIENCE_S} s: {what}"
-        time.sleep(0.02)
-
-
-def threads():
-    return {thread for thread in threading.enumerate() if "mqtt" in thread.name}
-
-
-def open_files():
-    """What is open beyond the log and the test runner's own files: sockets."""
-    fds = Path("/proc/self/fd")
-    if not fds.exists():
-        return 0
-    links = []
-    for fd in fds.iterdir():
-        with contextlib.suppress(OSError):
-            links.append(os.readlink(fd))
-    return sum(link.startswith("socket:") for link in links)
+from edge_kp.live import mqtt
+from edge_kp.live.lines import record
+from edge_kp.live.mqtt import WAITING, MqttSink
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_open():
-    before, sockets = threads(), open_files()
-    yield
-    wait_until(lambda: threads() <= before, "paho's threads end")
-    wait_until(lambda: open_files() <= sockets, "sockets are closed")
-
-
-def test_a_message_is_the_result_in_compact_json():
-    message = json.loads(encode(result(5, source=2)))
-    assert message == record(result(5, source=2))
-    assert (message["frame"], message["time_s"], message["source"]) == (5, 0.2, 2)
-    assert message["detections"][0]["keypoints"][0] == [123.46, 123.46]
-    assert b" " not in encode(result(5))
-    assert b"\n" not in encode(result(5))
-    assert len(encode(result(5))) < 2000
-
-
-# UDP
-
-
-@contextlib.contextmanager
-def receiver(host="127.0.0.1", family=socket.AF_INET, port=0):
-    with socket.socket(family, socket.SOCK_DGRAM) as listener:
-        listener.settimeout(PATIENCE_S)
-        listener.bind((host, port))
-        yield listener, listener.getsockname()[1]
-
-
-def heard(listener):
-    return json.loads(listener.recv(2**16))
-
-
-@pytest.mark.parametrize(
-    ("family", "host", "url"),
-    [(socket.AF_INET, "127.0.0.1", "127.0.0.1"), (socket.AF_INET6, "::1", "[::1]")],
-)
-def test_a_datagram_per_frame_arrives(family, host, url):
-    try:
-        socket.create_server((host, 0), family=family).close()
-    except OSError:
-        pytest.skip(f"this machine has no {host}")
-    with receiver(host, family) as (listener, port):
-        sink = UdpSink(f"udp://{url}:{port}")
-        sink.write(result(0, objects=2))
-        sink.write(result(1, objects=0))
-        sink.close()
-        sink.close()
-        assert heard(listener) == record(result(0, objects=2))
-        assert heard(listener) == record(result(1, objects=0))
-        assert (sink.written, sink.lost) == (2, 0)
-
-
-@linux
-@pytest.mark.parametrize("other", ["127.0.0.2", "fe80::1"])  # nobody listens; no link named
-def test_of_several_addresses_the_one_that_takes_datagrams_is_found(monkeypatch, other):
-    with receiver() as (listener, port):
-        kind = socket.SOCK_DGRAM
-        found = [socket.getaddrinfo(host, port, type=kind)[0] for host in (other, "127.0.0.1")]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-        sink = UdpSink(f"udp://two.example:{port}")
-        for i in range(6):
-            sink.write(result(i, objects=200 if i == 3 else 1))
-        sink.close()
-        assert [heard(listener)["frame"] for _ in range(4)] == [1, 2, 4, 5]
-    assert (sink.written, sink.lost) == (4, 2)
-
-
-@linux
-def test_a_receiver_that_comes_and_goes_is_said_once_and_every_result_is_counted(caplog):
-    with receiver() as (_, port):
-        pass
-    sink = UdpSink(f"udp://127.0.0.1:{port}")
-    for i in range(10):
-        sink.write(result(i))
-    with receiver(port=port) as (listener, _):
-        for i in range(10, 20):
-            sink.write(result(i))
-        assert [heard(listener)["frame"] for _ in range(10)] == list(range(10, 20))
-    for i in range(20, 30):
-        sink.write(result(i))
-    sink.close()
-    assert (sink.written, sink.lost) == (10, 20)
-    (said,) = caplog.messages
-    assert said.startswith(f"udp://127.0.0.1:{port}: connection refused: ")
-
-
-@linux
-def test_what_is_too_large_for_a_datagram_is_lost_and_the_next_arrives(caplog):
-    with receiver() as (listener, port):
-        sink = UdpSink(f"udp://127.0.0.1:{port}")
-        for i in range(6):
-            sink.write(result(i, objects=200 if i % 2 else 1))
-        assert [heard(listener)["frame"] for _ in range(3)] == [0, 2, 4]
-        sink.close()
-    assert (sink.written, sink.lost) == (3, 3)
-    (said,) = caplog.messages
-    assert "message too long" in said
-    assert "fewer objects" in said
-
-
-@linux
-def test_a_network_that_cannot_be_reached_is_no_error(caplog):
-    sink = UdpSink("udp://[fe80::1]:9000")  # link-local, and no link named
-    for i in range(5):
-        sink.write(result(i))
-    sink.close()
-    assert (sink.written, sink.lost) == (0, 5)
-    (said,) = caplog.messages
-    assert said.startswith("udp://[fe80::1]:9000: ")
-    assert "check the address and the network" in said
-
-
-@linux
-def test_a_receiver_whose_address_has_changed_is_found_again(monkeypatch):
-    with receiver() as (listener, port):
-        gone = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", 9))]
-        here = [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("127.0.0.1", port))]
-        answers = iter([gone, OSError("no name server"), here])
-
-        def look_up(*_, **__):
-            answer = next(answers)
-            if isinstance(answer, OSError):
-                raise answer
-            return answer
-
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        monkeypatch.setattr(messages, "LOOK_UP_S", 0.02)
-        sink = UdpSink("udp://two.example:9000")
-        listener.settimeout(0.05)
-        for i in range(200):
-            sink.write(result(i))
-            with contextlib.suppress(TimeoutError):
-                heard(listener)
-                break
-        else:
-            pytest.fail("nothing arrived")
-        sink.close()
-
-
-def test_a_broadcast_is_permitted():
-    sink = UdpSink("udp://127.255.255.255:9")
-    sink.write(result(0))
-    sink.close()
-    assert sink.written + sink.lost == 1
-    assert sink.written == 1 or not sys.platform.startswith("linux")
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("udp://127.0.0.1", "needs a host and a port alone"),
-        ("udp://127.0.0.1:9000/path", "needs a host and a port alone"),
-        ("udp://user@127.0.0.1:9000", "needs a host and a port alone"),
-        ("udp://127.0.0.1:0", "no host and port can be read"),
-        ("udp://127.0.0.1:70000", "no host and port can be read"),
-        ("udp://127.0.0.1:http", "no host and port can be read"),
-        ("udp://:9000", "no host and port can be read"),
-        ("udp://::1:9000", "no host and port can be read"),
-        ("udp://[::1:9000", "no host and port can be read"),
-        ("udp://a..b:9000", "no host and port can be read"),
-        ("udp://a b:9000", "no host and port can be read"),
-        ("udp://host?x:9000", "no host and port can be read"),
-        ("127.0.0.1:9000", "write the address as udp://"),
-        ("tcp://127.0.0.1:9000", "write the address as udp://"),
-        ("udp://127.0.0.1\n:9000", "no such address"),
-        ("udp://nobody.invalid:9000", "check the host's name"),
-    ],
-)
-def test_a_wrong_udp_address_is_said_in_one_line(url, said):
-    with pytest.raises(SinkError, match=said) as caught:
-        UdpSink(url)
-    assert "\n" not in str(caught.value)
-
-
-# Addresses
-
-
-def parsed(url):
-    """The address, or None and why not."""
-    try:
-        return Address.parse(url, ("mqtt", "mqtts"), "mqtt://host/topic"), ""
-    except SinkError as error:
-        return None, str(error)
-
-
-@given(url=st.text() | st.text().map("mqtt://".__add__) | st.from_regex(r"mqtts?://[^/]*(:\d+)?/.*"))
-def test_any_text_is_an_address_or_refused_in_one_line(url):
-    address, said = parsed(url)
-    if address is None:
-        assert said
-        assert "\n" not in said
-        return
-    assert address.host
-    assert address.port is None or 0 < address.port < 65536
-    assert "@" not in address.name
-
-
-@given(
-    secret=st.builds("S3CR3T{}{}".format, st.sampled_from(["", "://", "@", "@/"]), st.text("Zß:@/%?#[]\n ")),
-    rest=st.sampled_from(["host/topic", "host:1/topic", "", "/", ":x/t", "[::1/t", "ho st/t", "a..b/t", "h"]),
-    scheme=st.sampled_from(["mqtt://", "mqtts://", "udp://", "", "://"]),
-)
-def test_a_password_is_never_repeated(secret, rest, scheme):
-    address, said = parsed(f"{scheme}user:{secret}@{rest}")
-    assert "S3CR3T" not in said
-    if address is not None:
-        assert "S3CR3T" not in address.name + repr(address)
-        assert address.password
-        assert address.password.startswith("S3CR3T")
-
-
-def test_an_address_is_taken_apart():
-    address = Address.parse("MQTTS://a%40b:p%2F:w@[fe80::1]:1/x/%40y", ("mqtts",), "")
-    assert (address.scheme, address.user, address.password) == ("mqtts", "a@b", "p/:w")
-    assert (address.host, address.port, address.path) == ("fe80::1", 1, "x/%40y")
-    assert address.name == "MQTTS://[fe80::1]:1/x/%40y"
-    address = Address.parse("mqtt://host/t", ("mqtt",), "")
-    assert (address.user, address.password, address.port) == (None, None, None)
+    with nothing_left_open():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -308,7 +50,7 @@ def test_a_missing_library_is_said_with_the_step_that_helps(monkeypatch):
         MqttSink("mqtt://host/topic")
 
 
-# MQTT against a real broker
+# Against a real broker
 
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
@@ -516,7 +258,7 @@ def test_a_broker_that_dies_and_comes_back_gets_results_again_and_all_are_counte
 DYING = """
 import sys, time
 sys.path[:0] = [sys.argv[1]]
-from test_messages import MqttSink, online
+from test_mqtt import MqttSink, online
 
 sink = MqttSink(sys.argv[2])
 online(sink)
@@ -612,7 +354,7 @@ def test_tls_needs_a_certificate_the_system_trusts(make_broker, tmp_path, monkey
 
 
 def test_a_broker_that_hangs_costs_results_but_neither_memory_nor_the_end(make_broker, monkeypatch):
-    monkeypatch.setattr(messages, "KEEPALIVE_S", 600)  # else it would end all this by itself
+    monkeypatch.setattr(mqtt, "KEEPALIVE_S", 600)  # else it would end all this by itself
     broker = make_broker().start()
     sink = MqttSink(f"mqtt://127.0.0.1:{broker.port}/cam")
     count = online(sink)
