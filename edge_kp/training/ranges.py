@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
-from onnxruntime.quantization.calibrate import create_calibrator
+from onnxruntime.quantization.calibrate import HistogramCalibrater, create_calibrator
 
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json
@@ -40,6 +40,9 @@ def measure_ranges(source: Path, images: Array, method: str) -> Ranges:
     Args:
         source: the FP32 file.
         images: uint8 (M, S, S, 3) BGR, as the network meets them.
+
+    Raises:
+        ModelError: no histogram can be made of a result in the trunk: it is nearly constant, or not finite.
     """
     wanted = {
         value.name
@@ -52,9 +55,18 @@ def measure_ranges(source: Path, images: Array, method: str) -> Ranges:
         calibrator = create_calibrator(
             source, [*LAYERS, *FOLLOWERS], str(Path(folder, "all.onnx")), METHODS[method]
         )
-        for first in range(0, len(images), CHUNK):
-            calibrator.collect_data(_Chunk(images[first : first + CHUNK]))
-        found = calibrator.compute_data()
+        if isinstance(calibrator, HistogramCalibrater):
+            # Elsewhere a result may be nearly the same number everywhere, which NumPy cannot part into bins.
+            calibrator.tensors_to_calibrate &= wanted
+        try:
+            for first in range(0, len(images), CHUNK):
+                calibrator.collect_data(_Chunk(images[first : first + CHUNK]))
+            found = calibrator.compute_data()
+        except ValueError as error:
+            raise ModelError(
+                f"{source}: its features have no ranges by {method} ({error}); train longer, or calibrate"
+                " with other images"
+            ) from error
     ends = {name: found[name].range_value for name in sorted(found) if name in wanted}
     # Six digits are plenty, and what is written down is what is used.
     return {n: (float(f"{low.item():.6g}"), float(f"{high.item():.6g}")) for n, (low, high) in ends.items()}

@@ -444,6 +444,44 @@ def test_other_methods_stay_within_the_ends(
     assert (found != widest) == (method == "percentile")
 
 
+def network_with(tmp_path: Path, gain: float, offset: float) -> Path:
+    """A convolution, and behind it what is no part of the trunk: a sum of nearly the same numbers."""
+    text = """
+    <ir_version: 8, opset_import: ["": 18]>
+    g (uint8[b,4,4,3] image) => (float[b,2,4,4] features, float[b,3] keypoints)
+    <float[2,3,1,1] w = {1,1,1,1,1,1}, float gain = {GAIN}, float offset = {OFFSET}, float one = {1}>
+    {
+      numbers = Cast <to = 1> (image)
+      planes = Transpose <perm = [0, 3, 1, 2]> (numbers)
+      part = Mul(planes, gain)
+      shifted = Sub(part, offset)
+      features = Conv(shifted, w)
+      tiny = ReduceMean <keepdims = 0> (planes, axes)
+      small = Mul(tiny, least)
+      keypoints = Add(small, one)
+    }
+    """
+    proto = onnx.parser.parse_model(text.replace("GAIN", str(gain)).replace("OFFSET", str(offset)))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
+    proto.graph.initializer.append(numpy_helper.from_array(np.float32(1e-8), "least"))
+    onnx.save(proto, tmp_path / "stage1.fp32.onnx")
+    return tmp_path / "stage1.fp32.onnx"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_nearly_constant_beside_the_trunk_is_not_measured(tmp_path: Path, method: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    found = measure_ranges(network_with(tmp_path, 1.0, 0.0), images, method)
+    assert "keypoints" not in found
+    assert found["features"][1] > 300
+
+
+def test_a_trunk_that_is_nearly_constant_is_refused(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    with pytest.raises(ModelError, match=r"stage1\.fp32\.onnx: its features have no ranges .*train longer"):
+        measure_ranges(network_with(tmp_path, 1e-9, 1.0), images, "percentile")
+
+
 def test_stored_ranges_give_the_very_same_files(
     tiny_model: Path, ranges: dict[str, Ranges], plan_file: Path, typed: Path, tmp_path: Path
 ) -> None:
