@@ -36,7 +36,7 @@ from edge_kp.training.calibration.search import (
     plan,
     try_methods,
 )
-from edge_kp.training.calibration.selection import FEWEST, Choice, choose, manifest, pixel_digest
+from edge_kp.training.calibration.selection import FEWEST, Choice, choose, manifest, pictures, pixel_digest
 from edge_kp.training.calibration.timing import seconds
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
 from edge_kp.training.exporting import held, hold, write_cascades
@@ -100,7 +100,9 @@ def calibrate_model(
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     data = load_dataset(using.data, spec.schema)
     if using.images is None:
-        left = len(data) if using.validation else max(FEWEST, 4 * len(data) // 5)
+        left = len(pictures(data.samples))
+        if not using.validation:
+            left = max(FEWEST, 4 * left // 5)
         using = replace(using, images=min(IMAGES, left))
     assert using.images is not None
     chosen = choose(data.samples, bank, spec.box_rule, using.images, using.seed)
@@ -195,7 +197,7 @@ def _judged(using: Calibration, data: Dataset, chosen: Sequence[Choice], spec: M
             found.append(i)
     if not found:
         raise DataError(
-            f"all {len(offered)} images are used to calibrate, none is left to judge by;"
+            f"all {len(pictures(offered))} images are used to calibrate, none is left to judge by;"
             " give --validation or fewer --images"
         )
     return [offered[i] for i in sorted(found)]

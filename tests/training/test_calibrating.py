@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from edge_kp import calibrate, parity
 from edge_kp.detector import Detector
+from edge_kp.errors import DataError
 from edge_kp.modeldir import file_digest, read_model
 from edge_kp.training import calibrating
 from edge_kp.training.calibration import search
@@ -241,6 +242,26 @@ def test_nothing_left_to_judge_by(copy: Path, tmp_path: Path, capsys: pytest.Cap
         "error: all 40 images are used to calibrate, none is left to judge by;"
         " give --validation or fewer --images"
     )
+
+
+def test_a_fifth_of_the_photos_is_left_to_judge_by(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the objects, of which there are three in each photo."""
+
+    def crowded(*args: Any) -> Dataset:
+        data = load_dataset(*args)
+        s = data.samples
+        shared = [replace(s[i], picture=f"{i // 3}.png", load=s[i - i % 3].load) for i in range(len(s))]
+        return replace(data, samples=tuple(shared))
+
+    def told(_: object, samples: list[Any]) -> None:
+        raise DataError(f"{len(samples)} objects in {len({s.picture for s in samples})} photos")
+
+    monkeypatch.setattr(calibrating, "load_dataset", crowded)
+    monkeypatch.setattr(calibrating, "held_out", told)
+    line = refused(capsys, copy, tmp_path, "--data", "synthetic:120,seed=5")
+    assert line == "error: 24 objects in 8 photos"
 
 
 def test_a_validation_set_of_its_own(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,27 +44,46 @@ class Choice:
 def choose(
     samples: Sequence[Sample], bank: TemplateBank, box_rule: str, count: int, seed: int
 ) -> list[Choice]:
-    """Up to ``count`` images, as evenly as can be over the kinds of rotation and light.
+    """Up to ``count`` images, as evenly as can be over the kinds of rotation and light, each once.
 
     Raises:
         DataError: too few images, or images that are unreadable or blank, one line each.
     """
-    if min(count, len(samples)) < FEWEST:
-        raise DataError(
-            f"{min(count, len(samples))} images to calibrate with, at least {FEWEST} are needed;"
-            " add a --data or raise --images"
-        )
+    _demand(min(count, len(pictures(samples))))
     rng = np.random.default_rng(seed)
     attributes = ShapeAttributes(bank)
     rotations = [_rotation(attributes(sample.keypoints.astype(np.float64))) for sample in samples]
-    pool = in_turns(rotations, rng)[: POOL * count]
+    # Several objects of one photo, or one photo under two names, count once.
+    pool = _once([picture(sample) for sample in samples], in_turns(rotations, rng))[: POOL * count]
     digests, brightness = _look([samples[i] for i in pool], box_rule)
     steps = np.quantile(brightness, np.arange(1, LIGHTS) / LIGHTS)
     lights = np.searchsorted(steps, brightness).tolist()
     strata = [(rotations[i], light) for i, light in zip(pool, lights, strict=True)]
-    # Several objects of one photo, or one photo under two names, count once.
-    taken = list({digests[i]: i for i in reversed(in_turns(strata, rng))}.values())[::-1][:count]
+    taken = _once(digests, in_turns(strata, rng))[:count]
+    _demand(len(taken))
     return [Choice(samples[pool[i]], digests[i], *strata[i]) for i in taken]
+
+
+def picture(sample: Sample) -> str:
+    """What the picture of a sample is known by; several objects may be in one."""
+    return sample.picture or sample.key
+
+
+def pictures(samples: Sequence[Sample]) -> set[str]:
+    """The different pictures that samples are in."""
+    return {picture(sample) for sample in samples}
+
+
+def _demand(images: int) -> None:
+    if images < FEWEST:
+        raise DataError(
+            f"{images} images to calibrate with, at least {FEWEST} are needed; add a --data or raise --images"
+        )
+
+
+def _once(names: Sequence[str], order: Sequence[int]) -> list[int]:
+    """The indices of ``order`` without those whose name came before."""
+    return list({names[i]: i for i in reversed(order)}.values())[::-1]
 
 
 def in_turns(groups: Sequence[Any], rng: np.random.Generator) -> list[int]:

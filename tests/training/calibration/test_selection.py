@@ -101,6 +101,27 @@ def test_too_few_images_are_refused(samples: list[Any], bank: TemplateBank) -> N
     assert len(choose(samples[:FEWEST], bank, "keypoints", 256, 0)) == FEWEST
 
 
+def test_several_objects_of_one_photo_count_once(samples: list[Any], bank: TemplateBank) -> None:
+    def crowded(photos: int) -> list[Any]:
+        """Three objects in every photo."""
+        return [
+            replace(s, picture=f"{i % photos}.jpg", load=samples[i % photos].load)
+            for i, s in enumerate(samples[: 3 * photos])
+        ]
+
+    with pytest.raises(DataError, match="31 images to calibrate with, at least 32"):
+        choose(crowded(31), bank, "keypoints", 64, 0)
+    chosen = choose(crowded(40), bank, "keypoints", 64, 0)
+    assert len(chosen) == 40
+    assert len({c.sample.picture for c in chosen}) == 40
+
+
+def test_copies_of_one_photo_count_once(samples: list[Any], bank: TemplateBank) -> None:
+    copies = [replace(s, load=samples[i % 20].load) for i, s in enumerate(samples[:60])]
+    with pytest.raises(DataError, match="20 images to calibrate with, at least 32"):
+        choose(copies, bank, "keypoints", 60, 0)
+
+
 def test_blank_and_unreadable_images_are_named(samples: list[Any], bank: TemplateBank) -> None:
     def broken() -> Array:
         raise DataError("kite/3.png: cannot be decoded as an image; replace or remove it")
