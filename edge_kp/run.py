@@ -178,7 +178,12 @@ def _outputs(args: argparse.Namespace) -> Outputs:
 
 def _body(args: argparse.Namespace) -> None:
     if args.check:
-        check(partial(_detector, args, args.threads), _specs(args), _capture_options(args), _outputs(args))
+        check(
+            partial(_detector, args, args.backend, args.threads),
+            _specs(args),
+            _capture_options(args),
+            _outputs(args),
+        )
         return
     few_arenas()
     with ExitStack() as opened:
@@ -220,12 +225,13 @@ def _run(args: argparse.Namespace, opened: ExitStack) -> None:
         create_parent=wanted.save is not args.save,
     )
 
-    lanes, threads = share_cores(choose_backend(args.backend), len(sources), args.threads)
+    backend = choose_backend(args.backend)  # once, for the warnings that it may give
+    lanes, threads = share_cores(backend, len(sources), args.threads)
     opened_networks = count()
 
     @contextmanager
     def worker() -> Iterator[Worker]:
-        with _detector(args, threads) as detector:
+        with _detector(args, backend, threads) as detector:
             if next(opened_networks) == 0:
                 painter.schema = detector.schema
                 painter.label = f"{detector.model_name} {detector.backend_name}"
@@ -270,10 +276,10 @@ def _run(args: argparse.Namespace, opened: ExitStack) -> None:
         raise KeyboardInterrupt  # a file is not done yet, and a script should see that; a camera never is
 
 
-def _detector(args: argparse.Namespace, threads: int | None) -> Detector:
+def _detector(args: argparse.Namespace, backend: str, threads: int | None) -> Detector:
     return Detector(
         args.model,
-        backend=args.backend,
+        backend=backend,
         precision=args.precision,
         cascade=args.cascade,
         threads=threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -21,12 +22,14 @@ _PREFERRED = {
     "tensorrt": ("fp16", "fp32"),
 }
 
+log = logging.getLogger(__name__)
+
 
 def choose_backend(name: str) -> str:
     """The backend that ``auto`` stands for here, or ``name`` itself.
 
-    TensorRT where it and a GPU are; else OpenVINO where it is installed, on x86, where it was measured to be
-    the faster one; else ONNX Runtime.
+    TensorRT where it and a GPU are, with a warning where it is there but cannot be used; else OpenVINO where
+    it is installed, on x86, where it was measured to be the faster one; else ONNX Runtime.
 
     Raises:
         BackendError: there is no backend of this name.
@@ -42,14 +45,20 @@ def choose_backend(name: str) -> str:
 
 
 def _gpu_is_usable() -> bool:
-    """Are TensorRT, a library to reach the GPU, its driver and a GPU all there?"""
+    """Are TensorRT, a library to reach the GPU, its driver and a GPU all there, and fit to be used?"""
     if not any(installed(m) for m in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
         return False
     from edge_kp.backends.cuda import find_gpu
+    from edge_kp.backends.tensorrt import load_tensorrt
 
     try:
         find_gpu()
     except BackendError:
+        return False
+    try:
+        load_tensorrt()
+    except BackendError as error:
+        log.warning("the networks run on the CPU, not on the GPU: %s", error)
         return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 import edge_kp.backends as backends
 from edge_kp import Detector
-from edge_kp.backends import BACKENDS, choose_backend, choose_precision
+from edge_kp.backends import BACKENDS, choose_backend, choose_precision, cuda
 from edge_kp.errors import BackendError
 from edge_kp.extras import installed
 
@@ -41,6 +42,35 @@ def test_auto_takes_the_fastest_that_is_there(machine: Any) -> None:
     assert choose_backend("auto") == "onnxruntime"
     machine({"openvino"}, gpu=True)
     assert choose_backend("auto") == "tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("class NetworkDefinitionCreationFlag: EXPLICIT_BATCH = 0\n__version__ = '8.6'", "8.6 is too old"),
+        ("import libnvinfer_of_another_version", "cannot be loaded"),
+    ],
+)
+def test_a_tensorrt_that_cannot_be_used_is_named_and_passed_over(
+    content: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tiny_model: Path,
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr(cuda, "find_gpu", lambda: cuda.Gpu("Orin", "8.7"))
+    try:
+        with Detector(tiny_model) as detector:
+            assert detector.device == "CPU"
+        assert [told in record.getMessage() for record in caplog.records] == [True]
+        with pytest.raises(BackendError, match=told):
+            Detector(tiny_model, backend="tensorrt")
+    finally:
+        sys.modules.pop("tensorrt", None)
 
 
 def test_a_folder_called_like_a_package_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
