@@ -21,9 +21,10 @@ from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_jso
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
+from edge_kp.templates import TemplateBank
 from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
 from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, region_size
-from edge_kp.training.lending import lent_locator
+from edge_kp.training.lending import check_object, lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
@@ -83,11 +84,10 @@ def export_run(
     elif locator is not None or (run / LOCATOR_FIGURES).exists():
         finder = locator or run
         figures = _read_json(finder / LOCATOR_FIGURES)
-        # Runs of an older version do not say.
-        if (finds := figures.get("object", spec.schema.name)) != spec.schema.name:
-            raise ModelError(
-                f"--locator {finder}: finds {finds}, not {spec.schema.name}; name one of the same object"
-            )
+        # A run of an older version does not say the object, one of a locator alone not the keypoints.
+        templates = finder / "templates.npz"
+        keypoints = TemplateBank.load(templates).schema.keypoints if templates.exists() else None
+        check_object(finder, spec.schema, str(figures.get("object", spec.schema.name)), keypoints)
         trained_locator = settled(load_locator(finder / "locator" / "best.pt"))
         nets["locator"] = ExportLocator(trained_locator)
         images |= _check_images(finder / CHECK_FRAMES, ("locator",))

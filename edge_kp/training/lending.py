@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
 from edge_kp.parity import References, load_references
+from edge_kp.schema import KeypointSchema
 from edge_kp.training.onnx_graph import with_own_weights
 
 
@@ -44,13 +46,9 @@ def lent_locator(lender: Path, spec: ModelSpec) -> LentLocator | None:
         return None
     folder = find_model(lender)
     lent = read_model(folder)
-    if lent.schema != spec.schema or lent.locator != "network":
-        finds = (
-            "has no locator"
-            if lent.locator != "network"
-            else f"finds {lent.schema.name}, not {spec.schema.name}"
-        )
-        raise ModelError(f"--locator {lender}: {finds}; name a model or run of the same object")
+    if lent.locator != "network":
+        raise ModelError(f"--locator {lender}: has no locator; name a model or run of the same object")
+    check_object(lender, spec.schema, lent.schema.name, lent.schema.keypoints)
     path = checked_file(folder, lent, "locator.fp32.onnx")
     return LentLocator(
         with_own_weights(path),
@@ -60,3 +58,28 @@ def lent_locator(lender: Path, spec: ModelSpec) -> LentLocator | None:
         ),
         lent.card.get("locator", {}),
     )
+
+
+def check_object(
+    lender: Path, schema: KeypointSchema, name: str, keypoints: Sequence[str] | None = None
+) -> None:
+    """Is a locator's object that of a schema? Its edges, and by what errors are measured, do not matter.
+
+    Args:
+        name: the schema's name of the locator's object.
+        keypoints: names of its keypoints, where they are known.
+
+    Raises:
+        ModelError: it is another object; the message says in what.
+    """
+    differs = ""
+    if name != schema.name:
+        differs = f"finds {name}, not {schema.name}"
+    elif keypoints is not None and len(keypoints) != len(schema):
+        differs = f"finds {name} of {len(keypoints)} keypoints, not of {len(schema)}"
+    elif keypoints is not None and (
+        other := [pair for pair in zip(keypoints, schema.keypoints, strict=True) if pair[0] != pair[1]]
+    ):
+        differs = f"finds {name} with a keypoint {other[0][0][:40]!r}, where the run has {other[0][1][:40]!r}"
+    if differs:
+        raise ModelError(f"--locator {lender}: {differs}; name a model or run of the same object")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
 from edge_kp.training.compacting import compact_model
 from edge_kp.training.exporting import compare, export_network, find_bank
+from edge_kp.training.lending import lent_locator
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
 from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import load_run
@@ -332,6 +334,34 @@ def test_the_locator_of_another_object_is_refused(tiny_run: Path, tmp_path: Path
     assert main([*command, str(other)]) == 1
     assert f"--locator {other}: finds bicycle, not {figures['object']}" in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
+
+
+def test_the_object_is_the_same_with_other_edges_and_another_reference(copy: Path) -> None:
+    """COCO labels that name no reference have it measured, so that two sets of one object differ."""
+    spec = read_model(copy)
+    a, b = spec.schema.reference
+    same = replace(spec.schema, reference=(b, a), edges=())
+    assert lent_locator(copy, replace(spec, schema=same)) is not None
+    name, points = spec.schema.name, spec.schema.keypoints
+    renamed = replace(spec.schema, keypoints=("tip", *points[1:]))
+    told = f"finds {name} with a keypoint '{points[0]}', where the run has 'tip'"
+    with pytest.raises(ModelError, match=told):
+        lent_locator(copy, replace(spec, schema=renamed))
+    fewer = replace(spec.schema, keypoints=("a", "b"), flip_pairs=(), edges=(), reference=(0, 1))
+    with pytest.raises(ModelError, match=f"finds {name} of {len(points)} keypoints, not of 2; name a model"):
+        lent_locator(copy, replace(spec, schema=fewer, mean_shape=spec.mean_shape[:2]))
+
+
+def test_the_locator_of_a_run_with_other_keypoints_is_refused(
+    tiny_run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    other = Path(shutil.copytree(tiny_run, tmp_path / "other"))
+    bank = TemplateBank.load(other / "templates.npz")
+    points = bank.schema.keypoints
+    replace(bank, schema=replace(bank.schema, keypoints=("tip", *points[1:]))).save(other / "templates.npz")
+    command = ["--run", str(tiny_run), "--locator", str(other), "--out", str(tmp_path / "model")]
+    assert main(command) == 1
+    assert f"with a keypoint 'tip', where the run has '{points[0]}'" in capsys.readouterr().err
 
 
 def test_where_the_image_is_the_box_no_locator_is_taken(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
