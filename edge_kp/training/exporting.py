@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json, read_arrays
-from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
+from edge_kp.modeldir import NETWORKS, PRECISIONS, WEIGHTS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
@@ -52,7 +52,7 @@ def export_run(
     """Write the model directory of a finished run and return the table of the checks.
 
     The folder is written beside ``out`` and moved there when everything passed: a failed export leaves an
-    older model as it is.
+    older model as it is. A finished one takes its place: networks that only the older one had are removed.
 
     Args:
         card: entries for people, e.g. ``{"terms": …}``, added to data and accuracy.
@@ -276,8 +276,16 @@ def _data_names(specs: tuple[str, ...]) -> list[str]:
 
 
 def move_into(folder: Path, out: Path) -> None:
-    """Put the finished files in place, ``model.json`` last, so that no reader sees half a model."""
+    """Put the finished files in place, ``model.json`` last, so that no reader sees half a model.
+
+    Networks of an older model in ``out`` that the new one does not have are removed; nothing else is.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    older = (out / "model.json").exists()
     names = sorted((p.name for p in folder.iterdir()), key=lambda n: n == "model.json")
     for name in names:
         os.replace(folder / name, out / name)
+    if older:
+        ours = {WEIGHTS, *(f"{network}.{p}.onnx" for network in NETWORKS for p in PRECISIONS)}
+        for name in ours.difference(names):
+            (out / name).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 
 from edge_kp.errors import ModelError
 from edge_kp.files import replacing
-from edge_kp.modeldir import NETWORKS, PRECISIONS
+from edge_kp.modeldir import NETWORKS, PRECISIONS, read_model
 from edge_kp.training.ranges import STYLES, Ranges, read_ranges
 from edge_kp.training.trunk import (
     FOLLOWERS,
@@ -73,11 +73,15 @@ def write_precisions(
 def fp32_files(folder: Path) -> dict[str, Path]:
     """The networks of a folder that other precisions are made of: name → file.
 
+    Where there is a ``model.json`` it says which they are: what else lies there is of another model.
+
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or ``model.json`` is damaged.
     """
+    described = (folder / "model.json").is_file()
+    there = set(read_model(folder).files) if described else {path.name for path in folder.iterdir()}
     paths = {name: folder / f"{name}.fp32.onnx" for name in NETWORKS if name != "cascade"}
-    found = {name: path for name, path in paths.items() if path.is_file()}
+    found = {name: path for name, path in paths.items() if path.name in there}
     if not found:
         raise ModelError(f"{folder}: no NAME.fp32.onnx to make other precisions of; export the model again")
     return found

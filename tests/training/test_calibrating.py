@@ -272,8 +272,10 @@ def test_a_validation_set_of_its_own(copy: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_a_model_without_fp32_files(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in fp32_files(copy).values():
-        path.unlink()
+    fp32_files(copy)["stage2"].unlink()
+    assert "stage2.fp32.onnx: missing; copy the whole model folder" in refused(capsys, copy, tmp_path)
+    told = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps({**told, "files": {}}))
     assert "no NAME.fp32.onnx" in refused(capsys, copy, tmp_path)
 
 

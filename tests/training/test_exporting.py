@@ -450,6 +450,23 @@ def test_an_export_that_differs_leaves_the_old_model_alone(
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
+def test_an_export_leaves_no_network_of_an_older_model_behind(
+    tiny_run: Path, tiny_model: Path, copy: Path
+) -> None:
+    for name in ("locator.int8.onnx", "stage1.fp16.onnx", "weights.bin", "stage1.fp32.engine", "notes.txt"):
+        (copy / name).write_bytes(b"older")
+    assert main(["--run", str(tiny_run), "--out", str(copy)]) == 0
+    mine = {"stage1.fp32.engine", "notes.txt"}
+    assert {p.name for p in copy.iterdir()} == {*(p.name for p in tiny_model.iterdir()), *mine}
+
+
+def test_an_export_beside_other_files_removes_none(tiny_run: Path, tmp_path: Path) -> None:
+    """Without a model.json they are no older model."""
+    (tmp_path / "weights.bin").write_bytes(b"of somebody else")
+    assert main(["--run", str(tiny_run), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "weights.bin").read_bytes() == b"of somebody else"
+
+
 # ---- folders that are not what they were -------------------------------------------------------------------
 
 

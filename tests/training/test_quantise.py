@@ -568,3 +568,14 @@ def test_missing_ranges_and_missing_files_are_refused(tiny_model: Path, tmp_path
         write_precisions(tiny_model, tmp_path / "none.json", ["int8"], tmp_path)
     with pytest.raises(ModelError, match=r"no NAME\.fp32\.onnx to make other precisions of"):
         write_precisions(tmp_path, None, ["fp16"])
+
+
+def test_a_network_that_the_model_does_not_list_is_none_of_it(tiny_model: Path, tmp_path: Path) -> None:
+    """As an older version left one behind in the folder of a model."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "tiny"))
+    told = json.loads((model / "model.json").read_text())
+    del told["files"]["locator.fp32.onnx"]
+    (model / "model.json").write_text(json.dumps(told))
+    assert list(fp32_files(model)) == ["stage1", "stage2"]
+    written = write_precisions(model, None, ["fp16"], tmp_path)
+    assert [path.name for path in written] == ["stage1.fp16.onnx", "stage2.fp16.onnx"]
