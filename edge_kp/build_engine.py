@@ -18,6 +18,7 @@ from edge_kp.errors import BackendError, ModelError
 from edge_kp.modeldir import NETWORKS, PRECISIONS, checked_file, find_model, read_model
 from edge_kp.parity import References, compare, load_references, table
 
+IN_THE_MODEL = "copy the model folder elsewhere, or build file by file with --onnx F --engine G"
 Job = tuple[Path, Path, str]  # ONNX file, engine, precision
 
 
@@ -96,6 +97,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             args.batch,
             workspace=int(args.workspace_gib * 2**30),
             timing_cache=args.timing_cache,
+            elsewhere=IN_THE_MODEL if folder else "give another --engine",
         )
         print(_line(engine, info))
     if references:

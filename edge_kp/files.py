@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -30,6 +31,24 @@ def clear_abandoned(path: Path) -> None:
                 old.unlink()
 
 
+def try_writing(path: Path) -> None:
+    """Create a file beside ``path``, as :func:`replacing` does, and remove it: before work that takes long.
+
+    Raises:
+        OSError: this cannot be done.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part(path)
+    part.touch()
+    part.unlink()
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}.part.{path.name}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file beside ``path``, of the same suffix, to write to; it takes the place of ``path`` at the end.
@@ -37,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error, or a kill, an older file at ``path`` is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}.part.{path.name}")
+    part = _part(path)
     try:
         yield part
         os.replace(part, path)

@@ -108,6 +108,16 @@ def engines(folder):
     return sorted(p.name for p in folder.glob("*.engine"))
 
 
+def test_a_model_that_cannot_be_written_into_names_the_ways_out(trt, folder, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "find_gpu", lambda: Gpu("Orin", "8.7"))
+    (folder / "stage1.fp32.engine").mkdir()
+    assert cli.main(["--model", str(folder), "--precision", "fp32"]) == 1
+    told = capsys.readouterr().err
+    assert "stage1.fp32.engine: cannot be written (is a directory); make room there, or copy" in told
+    assert "--onnx F --engine G" in told
+    assert "XDG_CACHE_HOME" not in told
+
+
 # ---- building -------------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 
+from edge_kp.errors import BackendError
+from edge_kp.modeldir import WEIGHTS
 from edge_kp.types import Array
 
 
@@ -39,3 +42,15 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_weights(path: Path) -> None:
+    """Is ``weights.bin`` there, if an ONNX file has its weights in it? Libraries say that in riddles.
+
+    Raises:
+        BackendError: it is not.
+    """
+    if path.is_file() and WEIGHTS.encode() in path.read_bytes() and not path.with_name(WEIGHTS).is_file():
+        raise BackendError(
+            f"{path}: its weights are in {WEIGHTS}, which is missing beside it; copy the whole model folder"
+        )

@@ -15,19 +15,20 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from edge_kp.backends.base import check_weights
 from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.sidecar import BATCHES, FORMAT, EngineInfo, check_engine, library_name, sidecar
 from edge_kp.errors import BackendError
-from edge_kp.files import replacing
+from edge_kp.files import reason, replacing, try_writing
 from edge_kp.modeldir import network_digest
 
 WORKSPACE = 2**30
@@ -45,14 +46,24 @@ def cached_engine(trt: Any, onnx: Path, precision: str, gpu: Gpu, batches: Seque
     """
     key = [FORMAT, network_digest(onnx), library_name(trt), trt.__version__, str(gpu), precision, *batches]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    engine = root / "edge_kp" / "engines" / f"{onnx.stem}-{digest}.engine"
+    engine = _cache() / "edge_kp" / "engines" / f"{onnx.stem}-{digest}.engine"
     try:
         check_engine(trt, engine, onnx, precision, gpu)
     except BackendError:  # not there yet, or damaged: building mends both
         print(f"building an engine of {onnx.name} for {gpu}, once; kept in {engine.parent}", file=sys.stderr)
-        build(trt, onnx, engine, precision, gpu, batches)
+        build(trt, onnx, engine, precision, gpu, batches, elsewhere="set XDG_CACHE_HOME to another folder")
     return engine
+
+
+def _cache() -> Path:
+    if root := os.environ.get("XDG_CACHE_HOME"):
+        return Path(root)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError as error:
+        raise BackendError(
+            "no home directory to keep engines in: set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
 
 
 def build(
@@ -66,6 +77,7 @@ def build(
     workspace: int = WORKSPACE,
     timing_cache: Path | None = None,
     progress: bool = True,
+    elsewhere: str = "give another --engine",
 ) -> EngineInfo:
     """Build an engine with its sidecar and the list of its layers, ``NAME.engine.layers.json``.
 
@@ -79,12 +91,18 @@ def build(
         workspace: most memory on the GPU for the scratch of a layer, bytes.
         timing_cache: file that makes the next build on this GPU faster; written if it is not there yet.
         progress: show a bar.
+        elsewhere: what to do where the engine cannot be written, for the message.
 
     Raises:
         BackendError: the file is not for TensorRT, or cannot be read, built or written.
     """
     if onnx.name.endswith(".int8-cpu.onnx"):
         raise BackendError(_for_cpus(onnx))
+    with _writing(engine, elsewhere):
+        try_writing(engine)
+    if timing_cache is not None:
+        with _writing(timing_cache, "give another --timing-cache"):
+            try_writing(timing_cache)
     start = time.monotonic()
     batches = tuple(sorted(set(batches)))
     listener = listen(trt)
@@ -120,26 +138,32 @@ def build(
         seconds=round(time.monotonic() - start, 1),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+    # The last one is renamed first. A kill in between leaves an engine with an older sidecar, which does not
+    # describe it: such an engine is refused.
+    with (
+        _writing(engine, elsewhere),
+        replacing(sidecar(engine)) as info_file,
+        replacing(engine) as plan_file,
+        replacing(engine.with_name(f"{engine.name}.layers.json")) as layers_file,
+    ):
+        info.write(info_file)
+        plan_file.write_bytes(plan)
+        layers_file.write_text(json.dumps({"source": source, "layers": layers}, indent=1) + "\n")
+    if timing_cache is not None and cache is not None:
+        with _writing(timing_cache, "give another --timing-cache"), replacing(timing_cache) as part:
+            part.write_bytes(bytes(cache.serialize()))
+    return info
+
+
+@contextmanager
+def _writing(path: Path, elsewhere: str) -> Iterator[None]:
+    """Raises: BackendError: what is done in it fails for want of room or rights."""
     try:
-        # The last one is renamed first. A kill in between leaves an engine with an older sidecar, which does
-        # not describe it: such an engine is refused.
-        with (
-            replacing(sidecar(engine)) as info_file,
-            replacing(engine) as plan_file,
-            replacing(engine.with_name(f"{engine.name}.layers.json")) as layers_file,
-        ):
-            info.write(info_file)
-            plan_file.write_bytes(plan)
-            layers_file.write_text(json.dumps({"source": source, "layers": layers}, indent=1) + "\n")
-        if timing_cache is not None and cache is not None:
-            with replacing(timing_cache) as part:
-                part.write_bytes(bytes(cache.serialize()))
+        yield
     except OSError as error:
         raise BackendError(
-            f"{error.filename}: cannot be written ({error.strerror}); make room, or give another --engine or"
-            " XDG_CACHE_HOME"
+            f"{path}: cannot be written ({reason(error)}); make room there, or {elsewhere}"
         ) from error
-    return info
 
 
 def listen(trt: Any) -> Any:
@@ -197,6 +221,7 @@ def _for_cpus(onnx: Path) -> str:
 
 def _parse(trt: Any, builder: Any, listener: Any, onnx: Path) -> Any:
     """The network of an ONNX file; its one input is ``image`` uint8 (-1, S, S, 3)."""
+    check_weights(onnx)
     kinds = trt.NetworkDefinitionCreationFlag
     # Where the flag is gone, every network is strongly typed.
     flags = 1 << int(kinds.STRONGLY_TYPED) if hasattr(kinds, "STRONGLY_TYPED") else 0
@@ -208,9 +233,10 @@ def _parse(trt: Any, builder: Any, listener: Any, onnx: Path) -> Any:
             raise BackendError(_for_cpus(onnx))
         raise BackendError(f"{onnx}: TensorRT cannot read it ({text[:300]}); export the model again")
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    seen = [(i.name, i.dtype, len(i.shape), i.shape[0]) for i in inputs]
-    if seen != [("image", trt.uint8, 4, -1)]:
-        text = ", ".join(f"{i.name} {i.dtype} {tuple(i.shape)}" for i in inputs)
+    seen = [(i.name, i.dtype, tuple(i.shape)) for i in inputs]
+    side = seen[0][2][1] if seen and len(seen[0][2]) == 4 else 0
+    if side < 1 or seen != [("image", trt.uint8, (-1, side, side, 3))]:
+        text = ", ".join(f"{name} {kind} {shape}" for name, kind, shape in seen) or "none"
         raise BackendError(
             f"{onnx}: expected one input image uint8 (B, S, S, 3), got {text}; export the model again"
         )

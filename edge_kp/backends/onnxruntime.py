@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_kp.backends.base import Backend
+from edge_kp.backends.base import Backend, check_weights
 from edge_kp.errors import BackendError
 from edge_kp.types import Array
 
@@ -57,6 +57,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception types are private
+            check_weights(path)
             raise BackendError(
                 f"{path}: ONNX Runtime cannot load it ({_cause(error)}); export the model again"
             ) from error

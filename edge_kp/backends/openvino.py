@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from edge_kp.backends.base import Backend
+from edge_kp.backends.base import Backend, check_weights
 from edge_kp.errors import BackendError
 from edge_kp.extras import installed
 from edge_kp.types import Array
@@ -69,6 +69,7 @@ class OpenVinoBackend(Backend):
                 model.reshape({"image": ov.PartialShape([1, *list(shape)[1:]])})
                 compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
+            check_weights(path)
             raise BackendError(
                 f"{path}: OpenVINO cannot load it ({_cause(error)}); export the model again"
             ) from error

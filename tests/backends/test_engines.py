@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -22,9 +24,11 @@ from fake_gpu import FakeTensorRT, write_onnx
 from edge_kp.backends import engines
 from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.engines import build, cached_engine
+from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.backends.sidecar import EngineInfo, build_command, check_engine
 from edge_kp.backends.tensorrt import load_tensorrt
 from edge_kp.errors import BackendError
+from edge_kp.modeldir import SHIPPED
 
 AMPERE = Gpu(None, "8.6")
 ORIN = Gpu("Orin", "8.7")
@@ -253,7 +257,7 @@ def test_a_compute_capability_that_rtx_does_not_know(rtx, network):
         make(rtx, network, Gpu(None, "5.2"))
 
 
-@pytest.mark.parametrize("change", ["name", "type", "sides"])
+@pytest.mark.parametrize("change", ["name", "type", "batch", "sides"])
 def test_a_network_of_another_contract_is_refused(rtx, network, change):
     model = onnx.load(network)
     image = model.graph.input[0]
@@ -261,13 +265,41 @@ def test_a_network_of_another_contract_is_refused(rtx, network, change):
         image.name = model.graph.node[0].input[0] = "picture"
     elif change == "type":
         image.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    else:
+    elif change == "batch":
         image.type.tensor_type.shape.dim[0].dim_value = 3
+    else:
+        for dim, side in zip(image.type.tensor_type.shape.dim[1:3], ("height", "width"), strict=True):
+            dim.dim_param = side
     onnx.save(model, network)
     with pytest.raises(
         BackendError, match=r"expected one input image uint8 \(B, S, S, 3\), got (image|picture)"
     ):
         make(rtx, network, AMPERE)
+
+
+@pytest.mark.parametrize("shape", [[], None])
+def test_a_network_whose_input_has_no_sides_is_refused(rtx, tmp_path, shape):
+    helper = onnx.helper
+    kinds = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", kinds[:1], kinds[1:])
+    network = tmp_path / "stage1.fp32.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), network)
+    with pytest.raises(BackendError, match=r"expected one input image uint8 .*, got x .*\(\)"):
+        make(rtx, network, AMPERE)
+
+
+def test_a_file_that_is_no_network_is_refused(rtx, network):
+    network.write_bytes(b"")
+    with pytest.raises(BackendError, match=r"expected one input image uint8 .*, got none"):
+        make(rtx, network, AMPERE)
+
+
+def test_a_network_without_its_weights_is_refused_by_every_backend(rtx, tmp_path):
+    openvino = pytest.importorskip("edge_kp.backends.openvino", exc_type=ImportError)
+    network = Path(shutil.copy(SHIPPED / "face68" / "stage1.fp32.onnx", tmp_path))
+    for run in (partial(make, rtx, gpu=AMPERE), OnnxRuntimeBackend, openvino.OpenVinoBackend):
+        with pytest.raises(BackendError, match=r"its weights are in weights\.bin, which is missing"):
+            run(network)
 
 
 # ---- as with the whole TensorRT, on a GPU ---------------------------------------------------------------
@@ -349,11 +381,33 @@ def test_an_error_in_the_building_thread_comes_out(trt, network, monkeypatch):
         make(trt, network)
 
 
-def test_a_place_that_cannot_be_written(trt, network, tmp_path):
+def test_a_place_that_cannot_be_written_is_told_before_the_build(trt, network, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(BackendError, match=r"cannot be written \(.+\); make room") as error:
-        build(trt, network, tmp_path / "file" / "a.engine", "fp32", ORIN, progress=False)
+    engine, timings = tmp_path / "file" / "a.engine", tmp_path / "file" / "timings"
+    for where, told in (
+        ({"engine": engine}, f"{engine}: cannot be written \\(.+\\); .*or give another --engine"),
+        ({"engine": tmp_path}, f"{tmp_path}: cannot be written \\(is a directory\\); make room there"),
+        ({"timing_cache": timings}, f"{timings}: cannot be written \\(.+\\).* give another --timing-cache"),
+    ):
+        settings = {"engine": tmp_path / "a.engine", **where}
+        with pytest.raises(BackendError, match=told) as error:
+            build(trt, network, precision="fp32", gpu=ORIN, progress=False, **settings)
+        one_line(error)
+    assert trt.built == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", network.name}, "something was left behind"
+
+
+def test_a_disk_that_is_full_at_the_end_names_the_engine(trt, network, monkeypatch):
+    """Writing into an open file fails without the file's name."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(engines.EngineInfo, "write", full)
+    with pytest.raises(BackendError, match=r"\.engine: cannot be written \(no space left") as error:
+        make(trt, network)
     one_line(error)
+    assert list(network.parent.iterdir()) == [network]
 
 
 # ---- does it fit? ---------------------------------------------------------------------------------------
@@ -505,6 +559,26 @@ def test_the_cache_is_in_the_home_folder_by_default(trt, network, tmp_path, monk
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     engine = cached_engine(trt, network, "fp32", ORIN)
     assert engine.parent == tmp_path / "home" / ".cache" / "edge_kp" / "engines"
+
+
+def test_without_a_home_the_variable_is_named(trt, network, monkeypatch):
+    def nobody(name):
+        raise KeyError(name)
+
+    pwd = pytest.importorskip("pwd")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(BackendError, match=r"no home directory .*: set XDG_CACHE_HOME"):
+        cached_engine(trt, network, "fp32", ORIN)
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(trt, network, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(BackendError, match=r"\.engine: cannot be written .*set XDG_CACHE_HOME") as error:
+        cached_engine(trt, network, "fp32", ORIN)
+    assert "--engine" not in one_line(error)
 
 
 # ---- the library ----------------------------------------------------------------------------------------
