@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_kp.errors import ModelError
 from edge_kp.types import Array
 
 ABANDONED_S = 3600.0  # age at which a half-written file is nobody's any more
@@ -62,6 +63,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(out: Path) -> Iterator[None]:
+    """What is written in it goes to ``out``; of a full disk the system names another file, or none.
+
+    Raises:
+        ModelError: the disk is full, or what one may use of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ModelError(
+            f"{out}: cannot be written ({reason(error)}); make room there, or give another folder"
+        ) from error
 
 
 def reason(error: Exception) -> str:

@@ -19,6 +19,7 @@ from edge_kp.backends import choose_precision
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend, Tensor
 from edge_kp.backends.sidecar import EngineInfo, beside, check_served
 from edge_kp.errors import ModelError
+from edge_kp.files import room_for
 from edge_kp.modeldir import NETWORKS, WEIGHTS, ModelSpec, checked_file, read_model
 
 SERVERS = ("onnxruntime", "tensorrt")  # Triton's backends that run our files
@@ -39,8 +40,8 @@ def write_repository(
 ) -> dict[str, str]:
     """Write the networks of a model folder as a repository; returns name → description of its models.
 
-    The repository is written beside ``out`` and moved there once it is whole and every ONNX file in it was
-    loaded from there.
+    The repository is written beside ``out``, or in it where it is there already, and moved into place once it
+    is whole and every ONNX file in it was loaded from there.
 
     Args:
         out: new or empty.
@@ -49,7 +50,7 @@ def write_repository(
         precision: of :data:`edge_kp.backends.PRECISIONS`; ``auto`` is fp16, where the model has it.
 
     Raises:
-        ModelError: ``out`` is in use, or the model is damaged.
+        ModelError: ``out`` is in use, the disk is full, or the model is damaged.
         BackendError: the model lacks the precision, or an engine is missing or does not fit.
     """
     spec = read_model(folder)
@@ -59,16 +60,34 @@ def write_repository(
         raise ModelError(f"{out}: is there already and not empty; give a new folder, or remove this one")
     precision = served_precision(backend, precision, spec.files)
     names = [n for n in NETWORKS if f"{n}.{precision}.onnx" in spec.files]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        work = Path(temporary, "repository")  # unlike the folder around it open to Triton's user
-        work.mkdir()
-        models = {
-            f"{spec.name}_{network}": _write_model(folder, spec, network, work, backend, precision)
-            for network in names
-        }
-        os.replace(work, out)
+    # An empty folder is filled, not replaced: it may be where a disk is mounted, or the one we are in.
+    around = out if out.exists() else out.parent
+    with room_for(out):
+        around.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=around) as temporary:
+            work = Path(temporary, "repository")  # unlike the folder around it open to Triton's user
+            work.mkdir()
+            models = {
+                f"{spec.name}_{network}": _write_model(folder, spec, network, work, backend, precision)
+                for network in names
+            }
+            _move(work, out)
     return models
+
+
+def _move(work: Path, out: Path) -> None:
+    if not out.exists():
+        os.replace(work, out)
+        return
+    moved: list[Path] = []
+    try:
+        for model in sorted(work.iterdir()):
+            moved.append(out / model.name)
+            os.replace(model, moved[-1])
+    except BaseException:
+        for model in moved:
+            shutil.rmtree(model, ignore_errors=True)
+        raise
 
 
 def served_precision(backend: str, wanted: str, files: Collection[str]) -> str:

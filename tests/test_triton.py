@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -313,6 +314,51 @@ def test_an_empty_folder_is_taken_and_everyone_may_read_it(kite, tmp_path):
     for path in (out, *out.rglob("*")):
         assert path.stat().st_mode & stat.S_IROTH, path
         assert path.is_file() or path.stat().st_mode & stat.S_IXOTH, path
+
+
+def test_the_folder_we_are_in_and_one_that_a_disk_is_mounted_at_are_filled(kite, tmp_path, monkeypatch):
+    """Neither can be replaced by another folder."""
+    out = tmp_path / "repository"
+    out.mkdir()
+    number = out.stat().st_ino
+    monkeypatch.chdir(out)
+    assert export.main(["--triton", ".", "--model", str(kite)]) == 0
+    assert out.stat().st_ino == number
+    assert sorted(p.name for p in out.iterdir()) == ["kite_stage1", "kite_stage2"]
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "kite/stage2.fp16.onnx")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_names_the_repository_and_leaves_nothing(kite, tmp_path, capsys, monkeypatch, there):
+    out = tmp_path / "new" / "repository"
+    out.parent.mkdir()
+    if there:
+        out.mkdir()
+    monkeypatch.setattr(shutil, "copyfile", full)
+    line = refused(capsys, out, "--model", kite)
+    assert line == (
+        f"error: {out}: cannot be written (no space left on device); make room there, or give another folder"
+    )
+    assert [p.name for p in out.parent.rglob("*")] == ["repository"] * there
+
+
+def test_a_move_that_fails_takes_back_what_it_moved(kite, tmp_path, monkeypatch):
+    out, moves = tmp_path / "repository", []
+    out.mkdir()
+
+    def stopped(source, target):
+        moves.append(target)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", stopped)
+    assert export.main(["--triton", str(out), "--model", str(kite)]) == 130
+    assert len(moves) == 2
+    assert list(out.iterdir()) == []
 
 
 def test_a_failure_leaves_nothing_behind(kite, tmp_path, capsys):

@@ -29,8 +29,9 @@ from edge_kp.modeldir import (
     write_model_json,
 )
 from edge_kp.parity import load_references
-from edge_kp.training.exporting import hold, move_into
+from edge_kp.training.exporting import hold
 from edge_kp.training.onnx_graph import HALF, with_own_weights
+from edge_kp.training.placing import move_into
 from edge_kp.types import Array
 
 SMALLEST = 64  # numbers; smaller tensors stay where they are

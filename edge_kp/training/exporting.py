@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from onnx import numpy_helper
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json, read_arrays
-from edge_kp.modeldir import NETWORKS, PRECISIONS, WEIGHTS, ModelSpec, file_digest, write_model_json
+from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
@@ -28,6 +27,7 @@ from edge_kp.training.lending import check_object, lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
+from edge_kp.training.placing import beside, move_into
 from edge_kp.training.quantise import write_precisions
 from edge_kp.training.ranges import read_auto
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
@@ -62,8 +62,10 @@ def export_run(
         ranges: what ``python -m edge_kp.calibrate`` measured; the int8 precisions need it.
 
     Raises:
-        ModelError: the run is unfinished, or a file differs from PyTorch beyond its tolerance.
+        ModelError: the run is unfinished, a file differs from PyTorch beyond its tolerance, or the disk is
+            full.
     """
+    out = out.resolve()  # "." has no name
     recipe, bank, *trained = load_run(run)
     stage1, stage2 = (settled(net) for net in trained)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
@@ -99,10 +101,8 @@ def export_run(
             raise ModelError(
                 f"{finder / LOCATOR_FIGURES}: tells no threshold ({error}); train the locator again"
             ) from error
-    out.parent.mkdir(parents=True, exist_ok=True)
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary)
+    with beside(out) as folder:
         for name, net in nets.items():
             path = folder / f"{name}.fp32.onnx"
             plain = export_network(net, path, metadata(spec, name, "fp32"))
@@ -169,7 +169,7 @@ def write_cascades(folder: Path, spec: ModelSpec, precisions: Sequence[str]) -> 
 
     There is none in int8-cpu: on a CPU the crop is cut on the host, and the file would be dead weight.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         glue = {}
         parts = glue_examples(spec.mean_shape, spec.sizes, spec.cascade_finer)
         for name, (module, inputs, outputs) in parts.items():
@@ -273,19 +273,3 @@ def _data_names(specs: tuple[str, ...]) -> list[str]:
         kind, _, rest = spec.partition(":")
         names.append(f"{kind}:{','.join(Path(part).name or part for part in rest.split(','))}")
     return names
-
-
-def move_into(folder: Path, out: Path) -> None:
-    """Put the finished files in place, ``model.json`` last, so that no reader sees half a model.
-
-    Networks of an older model in ``out`` that the new one does not have are removed; nothing else is.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    older = (out / "model.json").exists()
-    names = sorted((p.name for p in folder.iterdir()), key=lambda n: n == "model.json")
-    for name in names:
-        os.replace(folder / name, out / name)
-    if older:
-        ours = {WEIGHTS, *(f"{network}.{p}.onnx" for network in NETWORKS for p in PRECISIONS)}
-        for name in ours.difference(names):
-            (out / name).unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -458,6 +460,29 @@ def test_an_export_leaves_no_network_of_an_older_model_behind(
     assert main(["--run", str(tiny_run), "--out", str(copy)]) == 0
     mine = {"stage1.fp32.engine", "notes.txt"}
     assert {p.name for p in copy.iterdir()} == {*(p.name for p in tiny_model.iterdir()), *mine}
+
+
+def test_a_full_disk_names_the_folder(
+    tiny_run: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "save_references", full)
+    out = tmp_path / "models" / "kite"
+    assert main(["--run", str(tiny_run), "--out", str(out)]) == 1
+    told = f"error: {out}: cannot be written (no space left on device); make room there, or give another"
+    assert told in capsys.readouterr().err
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_model_in_the_folder_we_are_in_bears_its_name(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kite").mkdir()
+    monkeypatch.chdir(tmp_path / "kite")
+    assert main(["--run", str(tiny_run), "--out", "."]) == 0
+    assert read_model(tmp_path / "kite").name == "kite"
 
 
 def test_an_export_beside_other_files_removes_none(tiny_run: Path, tmp_path: Path) -> None:
