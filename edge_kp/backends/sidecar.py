@@ -79,7 +79,7 @@ class EngineInfo:
         raise ValueError(f"{path.name} has format {found}, this version reads {FORMAT}")
 
     def _check(self) -> None:
-        """Raises: ValueError: a text that cannot be shown on a line, or batch sizes that are none."""
+        """Raises: ValueError: a text that cannot be shown on a line, batch sizes or tables that are none."""
         for name in _TEXTS:
             text = getattr(self, name)
             known = text is not None or name != "gpu"
@@ -88,6 +88,9 @@ class EngineInfo:
         whole = all(type(size) is int and size > 0 for size in self.batches)
         if not self.batches or not whole or list(self.batches) != sorted(set(self.batches)):
             raise ValueError("batches: expected different whole numbers from 1 up, smallest first")
+        for name in ("flags", "layers"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name}: expected names with a value each")
 
     def write(self, path: Path) -> None:
         """Write the sidecar to ``path``."""

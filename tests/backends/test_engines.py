@@ -434,6 +434,8 @@ def change_sidecar(engine, **fields):
         ({"batches": 4}, "stage1.fp32.engine.json is damaged"),
         ({"batches": []}, "stage1.fp32.engine.json is damaged"),
         ({"batches": [0, 4]}, "stage1.fp32.engine.json is damaged"),
+        ({"layers": None}, "layers: expected names with a value each"),
+        ({"flags": []}, "flags: expected names with a value each"),
         ({"version": "9" * 10**6}, "version: expected a short text"),
         ({"gpu": "a\nb"}, "gpu: expected a short text"),
     ],
