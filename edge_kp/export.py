@@ -69,6 +69,8 @@ def _settle(args: argparse.Namespace, parser: argparse.ArgumentParser) -> argpar
             parser.error(f"--{name} does not go with --{what}")
     if args.triton and len(args.precision or []) > 1:
         parser.error("--triton serves one --precision")
+    if args.ranges and "int8" not in (args.precision or []):
+        parser.error("--ranges is what --precision int8 is made with")
     return args
 
 

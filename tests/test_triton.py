@@ -406,6 +406,8 @@ def test_a_missing_model_or_precision_is_one_line(kite, tmp_path, capsys):
         ["--run", "run"],
         ["--run", "run", "--out", "x", "--model", "face68"],
         ["--run", "run", "--out", "x", "--backend", "tensorrt"],
+        ["--run", "run", "--out", "x", "--ranges", "x.json"],
+        ["--run", "run", "--out", "x", "--ranges", "x.json", "--precision", "fp16"],
         ["--model", "face68"],
     ],
 )
