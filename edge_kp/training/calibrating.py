@@ -39,7 +39,7 @@ from edge_kp.training.calibration.search import (
 from edge_kp.training.calibration.selection import FEWEST, Choice, choose, manifest, pictures, pixel_digest
 from edge_kp.training.calibration.timing import seconds
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
-from edge_kp.training.exporting import held, hold, write_cascades
+from edge_kp.training.exporting import held, hold, leave_out, write_cascades
 from edge_kp.training.quantise import TYPED, fp32_files, layer_names, write_precisions
 from edge_kp.training.ranges import RANGES_FORMAT, STYLES, graph_digest
 
@@ -72,6 +72,8 @@ def calibrate_model(
     folder: Path, using: Calibration, reports: Path | None = None
 ) -> tuple[dict[str, Any], list[Path]]:
     """Add the files of fewer bits to a model folder, and write a report.
+
+    A one-graph cascade, or fp16 as a whole, that is beyond tolerance is left out.
 
     Args:
         reports: folder of the report; default ``calibration/NAME`` of the model's folder, where the program
@@ -140,10 +142,11 @@ def calibrate_model(
             kept_by_tolerance = beyond
         if spec.cascade_size:
             written += write_cascades(work, spec, TYPED)
-        for precision in TYPED:
-            hold(work, precision, references)
+        left_out = [n for p in TYPED for n in leave_out(work, p, references, whole=p == "fp16")]
+        written = [path for path in written if path.name not in left_out]
         precisions = {"fp32": judge_files(judge, sources)}
-        for precision in TYPED:
+        for precision in (p for p in TYPED if f"stage1.{p}.onnx" not in left_out):
+            hold(work, precision, references)
             precisions[precision] = judge_files(judge, {n: work / f"{n}.{precision}.onnx" for n in sources})
         times = seconds({"fp32": folder, "int8-cpu": work}, inputs)
         plans["auto"] = {"onnxruntime": min(times, key=times.__getitem__)}
@@ -158,6 +161,7 @@ def calibrate_model(
                 "samples": len(judged),
             },
             "precisions": _rounded(precisions),
+            "left_out": left_out,
             "methods": methods,
             "trials": _rounded(trials),
             "kept": kept,
@@ -167,7 +171,9 @@ def calibrate_model(
             "onnxruntime_seconds": _rounded(times),
         }
         reported = write_report(out, report, manifest(chosen, report["data"], using.seed), plans)
-        _put_in_place(folder, replace(spec, auto={**spec.auto, **plans["auto"]}), written, report)
+        files = {name: digest for name, digest in spec.files.items() if name not in left_out}
+        spec = replace(spec, files=files, auto={**spec.auto, **plans["auto"]})
+        _put_in_place(folder, spec, written, report)
     return precisions, [*(folder / path.name for path in written), *reported]
 
 
@@ -226,10 +232,12 @@ def _rounded(figures: Any) -> Any:
 
 
 def _put_in_place(folder: Path, spec: ModelSpec, written: Sequence[Path], report: dict[str, Any]) -> None:
-    """Move the finished files into the model, ``model.json`` last."""
+    """Move the finished files into the model and ``model.json`` after them; what is left out goes last."""
     digests = {path.name: file_digest(path) for path in written}
     note = {key: report[key] for key in ("data", "images", "validation", "methods", "kept", "precisions")}
     for path in written:
         os.replace(path, folder / path.name)
     card = {**spec.card, "calibration": note}
     write_model_json(folder, replace(spec, files={**spec.files, **digests}, card=card))
+    for name in report["left_out"]:  # of an earlier calibration
+        (folder / name).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,8 @@ from edge_kp.types import Array
 TOLERANCE = {"keypoints": 2e-4, "prior_keypoints": 2e-4}
 OTHER_TOLERANCE = 2e-3
 _STAGE_ENTRIES = ("name", "schema", "attributes", "mean_shape", "bank_sha256")
+
+log = logging.getLogger(__name__)
 
 
 def export_run(
@@ -126,6 +129,8 @@ def export_run(
             spec = replace(spec, auto=read_auto(ranges))
         write_cascades(folder, spec, [p for p in PRECISIONS if p in precisions])
         for precision in ("fp32", *other):
+            if precision != "fp32":
+                leave_out(folder, precision, references)
             table += ["", f"{precision}, held against PyTorch on {FILE}:"]
             table.append(hold(folder, precision, references))
         bank.save(folder / "templates.npz")
@@ -150,6 +155,27 @@ def hold(folder: Path, precision: str, references: Mapping[str, References]) -> 
             f" was written: leave {precision} out, or train longer"
         )
     return show(rows)
+
+
+def leave_out(
+    folder: Path, precision: str, references: Mapping[str, References], whole: bool = False
+) -> list[str]:
+    """Remove what differs from PyTorch beyond tolerance, and return the names of the files.
+
+    That is the one-graph cascade if it alone does, since both stages serve as well; else, with ``whole``, all
+    files of the precision.
+    """
+    beyond = {row.network for row in held(folder, precision, references) if not row.passed}
+    names: list[str] = []
+    if beyond == {"cascade"}:
+        names = [f"cascade.{precision}.onnx"]
+    elif beyond and whole:
+        names = sorted(path.name for path in folder.glob(f"*.{precision}.onnx"))
+    for name in names:
+        (folder / name).unlink()
+    if names:
+        log.warning("left out, since beyond tolerance of PyTorch's results: %s", ", ".join(names))
+    return names
 
 
 def held(folder: Path, precision: str, references: Mapping[str, References]) -> list[Row]:

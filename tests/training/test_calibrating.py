@@ -20,7 +20,7 @@ from edge_kp import calibrate, parity
 from edge_kp.detector import Detector
 from edge_kp.errors import DataError
 from edge_kp.modeldir import file_digest, read_model
-from edge_kp.training import calibrating
+from edge_kp.training import calibrating, exporting
 from edge_kp.training.calibration import search
 from edge_kp.training.calibration.report import page as text_of
 from edge_kp.training.datasets import Dataset, load_dataset
@@ -168,6 +168,47 @@ def test_a_network_beyond_tolerance_stays_in_higher_precision_and_the_others_do_
     }
     assert quantised["stage1"] == 0
     assert min(quantised["stage2"], quantised["locator"]) > 0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = next(iter(METHODS))
+    monkeypatch.setattr(search, "METHODS", {first: METHODS[first]})
+    monkeypatch.setattr(search, "layer_names", lambda *args: layer_names(*args)[-1:])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_nothing_needs_is_left_out_where_it_is_beyond_tolerance(
+    done: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The cascade of int8, and all of fp16, of which stage 1 differs; those of an earlier run go, too."""
+    told = exporting.parity
+
+    def strict(network: str, precision: str, *outputs: Any) -> list[parity.Row]:
+        rows = told(network, precision, *outputs)
+        differs = (network, precision) in {("cascade", "int8"), ("stage1", "fp16")}
+        return [replace(row, worst=2 * row.allowed[1]) for row in rows] if differs else rows
+
+    monkeypatch.setattr(exporting, "parity", strict)
+    model = Path(shutil.copytree(done[0], tmp_path / "tiny"))
+    assert run(model, tmp_path / "report", "--images", "32") == 0
+    gone = {*(f"{name}.fp16.onnx" for name in (*NETWORKS, "cascade")), "cascade.int8.onnx"}
+    spec, before = read_model(model), read_model(done[0])
+    assert set(spec.files) == set(before.files) - gone
+    assert {path.name for path in model.iterdir()} == {*spec.files, "model.json"}
+    assert all(file_digest(model / name) == digest for name, digest in spec.files.items())
+    lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert len(lines) == 2
+    assert all(any(name in line for line in lines) for name in gone)
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "Left out, since beyond tolerance" in page
+    assert "| fp16 |" not in page
+    assert "| int8 |" in page
+    with Detector(model, precision="int8") as detector:
+        assert not detector.fused
 
 
 def test_a_kept_layer_is_told(done: tuple[Path, Path]) -> None:

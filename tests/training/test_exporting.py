@@ -23,6 +23,7 @@ from edge_kp.detector import Detector
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.export import main
 from edge_kp.modeldir import NETWORKS, ModelSpec, file_digest, read_model
+from edge_kp.parity import Row
 from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
 from edge_kp.training.compacting import compact_model
@@ -460,6 +461,29 @@ def test_an_export_leaves_no_network_of_an_older_model_behind(
     assert main(["--run", str(tiny_run), "--out", str(copy)]) == 0
     mine = {"stage1.fp32.engine", "notes.txt"}
     assert {p.name for p in copy.iterdir()} == {*(p.name for p in tiny_model.iterdir()), *mine}
+
+
+@pytest.mark.parametrize(("differs", "code"), [("cascade", 0), ("stage1", 1)])
+def test_a_cascade_beyond_tolerance_is_left_out_and_a_stage_is_not(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, differs: str, code: int
+) -> None:
+    told = exporting.parity
+
+    def strict(network: str, precision: str, *outputs: Any) -> list[Row]:
+        rows = told(network, precision, *outputs)
+        beyond = (network, precision) == (differs, "fp16")
+        return [replace(row, worst=2 * row.allowed[1]) for row in rows] if beyond else rows
+
+    monkeypatch.setattr(exporting, "parity", strict)
+    out = tmp_path / "model"
+    assert main(["--run", str(tiny_run), "--out", str(out), "--precision", "fp16"]) == code
+    if code == 0:
+        files = read_model(out).files
+        assert {"stage1.fp16.onnx", "stage2.fp16.onnx"} <= set(files)
+        assert "cascade.fp16.onnx" not in files
+        assert {p.name for p in out.iterdir()} == {*files, "model.json"}
+    else:
+        assert not out.exists()
 
 
 def test_a_full_disk_names_the_folder(

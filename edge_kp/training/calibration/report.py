@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def page(report: Mapping[str, Any]) -> str:
         "## The files",
         "",
         *_table("precision", report["precisions"]),
+        *_left_out(report.get("left_out", [])),
         *_times(report["onnxruntime_seconds"]),
     ]
     lines += ["## The methods", "", *_methods(report), "## The layers", "", *_layers(report)]
@@ -67,6 +68,13 @@ def _table(head: str, rows: Mapping[str, Any]) -> list[str]:
             cells.append(f"{100 * figures['locator']['agreement']:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    listed = ", ".join(f"`{name}`" for name in names)
+    return [f"Left out, since beyond tolerance of PyTorch's results: {listed}.", ""]
 
 
 def _times(seconds: Mapping[str, float]) -> list[str]:
