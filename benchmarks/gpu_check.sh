@@ -53,10 +53,15 @@ import sys
 why = []
 for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
     try:
-        print(name, importlib.import_module(name).__version__)
-        break
+        module = importlib.import_module(name)
     except (ImportError, OSError) as error:
         why.append(str(error))
+        continue
+    if getattr(module, "__file__", None) is None:
+        why.append(f"{name} is a mere folder of that name")
+        continue
+    print(name, module.__version__)
+    break
 else:
     sys.exit(f"gpu_check: no TensorRT in {sys.executable} ({'; '.join(why)})")
 EOF

@@ -43,7 +43,7 @@ from benchmarks.gpu_measure import (
 
 NETWORKS = ("cascade", "stage1", "stage2", "locator")
 FLAGS: dict[str, tuple[str, ...]] = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}
-LIKELY = 0.1  # as in edge_kp.parity: boxes of a lower score mean nothing
+LIKELY = 0.3  # as in edge_kp.parity: boxes of a lower score mean nothing
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 

@@ -166,11 +166,8 @@ def leave_out(
     files of the precision.
     """
     beyond = {row.network for row in held(folder, precision, references) if not row.passed}
-    names: list[str] = []
-    if beyond == {"cascade"}:
-        names = [f"cascade.{precision}.onnx"]
-    elif beyond and whole:
-        names = sorted(path.name for path in folder.glob(f"*.{precision}.onnx"))
+    pattern = "cascade" if beyond == {"cascade"} else "*" if beyond and whole else "none of them"
+    names = sorted(path.name for path in folder.glob(f"{pattern}.{precision}.onnx"))
     for name in names:
         (folder / name).unlink()
     if names:

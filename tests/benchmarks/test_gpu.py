@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_kp import parity
 from edge_kp.backends import cuda, tensorrt
 from edge_kp.backends.cuda import Gpu
 from edge_kp.errors import BackendError
@@ -541,6 +542,29 @@ def test_without_references_it_measures_and_fails(stand_in, model, tmp_path):
     assert lines[0].endswith("--precision fp16 --batch 1")
     assert "--batch 1 --rounds 5 " in lines[3]
     assert done.stdout.splitlines()[-1].endswith(": verify")
+
+
+def test_a_folder_called_like_the_library_is_none(tmp_path):
+    """As one of engines may be called; the question is put to Python itself, with the folder in its way."""
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        (tmp_path / "found" / name).mkdir(parents=True)
+    program(
+        tmp_path,
+        "python",
+        f"""
+        cat >{tmp_path}/question
+        grep -q libcuda {tmp_path}/question && exit 0
+        exec {sys.executable} -S {tmp_path}/question
+        """,
+    )
+    done = check(tmp_path / "python", PYTHONPATH=str(tmp_path / "found"))
+    assert done.returncode == 1
+    assert "gpu_check: no TensorRT in " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_score_from_which_boxes_count_is_that_of_the_other_check():
+    assert legacy_trt86.LIKELY == parity.LIKELY
 
 
 def test_tensorrt_8_has_a_benchmark_of_its_own(stand_in, model, tmp_path):
