@@ -276,7 +276,7 @@ def _run(args: argparse.Namespace) -> None:
         if args.part == "locator" or (args.part == "all" and args.box != "image"):
             train_finder(recipe, args.out, place, workers)
         if place.first:
-            print(f"next: python -m edge_kp.export --run {args.out} --out models/{args.out.name}")
+            print(f"next: python -m edge_kp.export --run {args.out} --out models/{args.out.resolve().name}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,14 +14,15 @@ from edge_kp.modeldir import NETWORKS, PRECISIONS, WEIGHTS
 
 @contextmanager
 def beside(out: Path) -> Iterator[Path]:
-    """A folder on the disk of ``out`` to write in.
+    """A folder on the disk of ``out`` to write in: in it, if it is there, since a disk may be mounted at it.
 
     Raises:
         ModelError: that disk is full.
     """
     with room_for(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        around = out if out.exists() else out.parent
+        around.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=around) as temporary:
             yield Path(temporary)
 
 

@@ -117,7 +117,7 @@ def load_cascade(out: Path, device: torch.device) -> Cascade:
         ModelError: something is missing or damaged.
     """
     recipe, bank, *stages = load_run(out)
-    spec = model_spec(recipe, bank, stages[0].config.attributes, out.name)
+    spec = model_spec(recipe, bank, stages[0].config.attributes, out.resolve().name)
     return Cascade(spec, *(TorchBackend(ExportNet(net), device) for net in stages))
 
 

@@ -28,7 +28,9 @@ def training_samples(
             on the data, which are others on other data.
     """
     train = load_dataset(data)
-    if like and train.schema != like and replace(train.schema, reference=like.reference) == like:
+    own = train.schema
+    alike = like is not None and own.keypoints == like.keypoints
+    if like and alike and replace(own, reference=like.reference) == like != own:
         train = load_dataset(data, like)
     if validation:
         other = load_dataset(validation, train.schema)

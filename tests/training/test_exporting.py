@@ -509,6 +509,25 @@ def test_a_model_in_the_folder_we_are_in_bears_its_name(
     assert read_model(tmp_path / "kite").name == "kite"
 
 
+def test_a_model_is_written_where_a_disk_is_mounted(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From beside that folder, which is another disk, nothing can be moved into it."""
+    out = tmp_path / "mounted"
+    out.mkdir()
+    move = os.replace
+
+    def within_a_disk(source: Any, target: Any) -> None:
+        if Path(source).is_relative_to(out) != Path(target).is_relative_to(out):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(target))
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", within_a_disk)
+    assert main(["--run", str(tiny_run), "--out", str(out)]) == 0
+    assert read_model(out).name == "mounted"
+    assert not list(out.glob(".*"))
+
+
 def test_an_export_beside_other_files_removes_none(tiny_run: Path, tmp_path: Path) -> None:
     """Without a model.json they are no older model."""
     (tmp_path / "weights.bin").write_bytes(b"of somebody else")
