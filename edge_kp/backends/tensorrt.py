@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from edge_kp.backends.base import Backend
+from edge_kp.backends.building import cause, listen, started
 from edge_kp.backends.cuda import Device, Graph, find_gpu, open_device
-from edge_kp.backends.engines import cached_engine, cause, listen, started
+from edge_kp.backends.engines import cached_engine
 from edge_kp.backends.sidecar import beside, build_command, check_engine, library_name
 from edge_kp.errors import BackendError
 from edge_kp.types import Array

@@ -21,7 +21,7 @@ import onnx
 import pytest
 from fake_gpu import FakeTensorRT, write_onnx
 
-from edge_kp.backends import engines
+from edge_kp.backends import building, engines
 from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.engines import build, cached_engine
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
@@ -137,7 +137,7 @@ def test_a_failed_build_leaves_the_old_engine(rtx, network):
 PROGRAM = """
 import os, pathlib, signal, sys
 import tensorrt_rtx_bindings as trt
-from edge_kp.backends import engines
+from edge_kp.backends import building, engines
 from edge_kp.backends.cuda import Gpu
 
 def kill():
@@ -145,12 +145,12 @@ def kill():
 
 where, onnx = sys.argv[1], pathlib.Path(sys.argv[2])
 if where == "step":
-    monitor = engines._monitor
+    monitor = building._monitor
     def deadly(trt, bar):
         made = monitor(trt, bar)
         type(made).step_complete = lambda self, phase, step: kill()
         return made
-    engines._monitor = deadly
+    building._monitor = deadly
 else:
     replace, left = os.replace, [int(where)]
     def replace_some(*args):
@@ -184,7 +184,7 @@ def test_a_killed_build_leaves_an_old_engine_or_one_that_is_refused(rtx, network
 
 def test_ctrl_c_ends_a_build(rtx, network, monkeypatch):
     steps = []
-    original = engines._monitor
+    original = building._monitor
 
     def monitor(trt, bar):
         made = original(trt, bar)
@@ -202,7 +202,7 @@ def test_ctrl_c_ends_a_build(rtx, network, monkeypatch):
         type(made).step_complete = step
         return made
 
-    monkeypatch.setattr(engines, "_monitor", monitor)
+    monkeypatch.setattr(building, "_monitor", monitor)
     with pytest.raises(KeyboardInterrupt):
         make(rtx, network, AMPERE)
     assert len(steps) < 20, "it went on building"
@@ -212,10 +212,10 @@ def test_ctrl_c_ends_a_build(rtx, network, monkeypatch):
 LEAVING = """
 import pathlib, sys, threading, time
 import tensorrt_rtx_bindings as trt
-from edge_kp.backends import engines
+from edge_kp.backends import building, engines
 from edge_kp.backends.cuda import Gpu
 
-begun, monitor, onnx = threading.Event(), engines._monitor, pathlib.Path(sys.argv[1])
+begun, monitor, onnx = threading.Event(), building._monitor, pathlib.Path(sys.argv[1])
 
 def slow(trt, bar):
     made = monitor(trt, bar)
@@ -227,7 +227,7 @@ def slow(trt, bar):
     type(made).step_complete = step_complete
     return made
 
-engines._monitor = slow
+building._monitor = slow
 settings = (trt, onnx, onnx.with_suffix(".engine"), "fp32", Gpu(None, "8.6"), range(1, 40))
 threading.Thread(target=engines.build, args=settings, kwargs={"progress": False}, daemon=True).start()
 begun.wait()
@@ -346,7 +346,7 @@ def test_progress_is_shown_on_request(trt, network, capsys):
 
 def test_a_library_without_progress_builds_all_the_same(trt, network, monkeypatch):
     monkeypatch.setattr(trt.Builder.__func__, "build_serialized_network", lambda *_: b'{"batches": [1]}\n')
-    monkeypatch.setattr(engines, "_layers", lambda *_: ([], ""))
+    monkeypatch.setattr(engines, "engine_layers", lambda *_: ([], ""))
     del trt.IProgressMonitor
     engine, _ = make(trt, network)
     assert engine.read_bytes() == b'{"batches": [1]}\n'
