@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import struct
+import tempfile
 import time
 import zipfile
 import zlib
@@ -80,6 +81,20 @@ def room_for(out: Path) -> Iterator[None]:
         raise ModelError(
             f"{out}: cannot be written ({reason(error)}); make room there, or give another folder"
         ) from error
+
+
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """A folder on the disk of ``out`` to write in: in it, if it is there, since a disk may be mounted at it.
+
+    Raises:
+        ModelError: that disk is full.
+    """
+    with room_for(out):
+        around = out if out.exists() else out.parent
+        around.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=around) as temporary:
+            yield Path(temporary)
 
 
 def reason(error: Exception) -> str:

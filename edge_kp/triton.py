@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from edge_kp.backends import choose_precision
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend, Tensor
 from edge_kp.backends.sidecar import EngineInfo, beside, check_served
 from edge_kp.errors import ModelError
-from edge_kp.files import room_for
+from edge_kp.files import work_folder
 from edge_kp.modeldir import NETWORKS, WEIGHTS, ModelSpec, checked_file, read_model
 
 SERVERS = ("onnxruntime", "tensorrt")  # Triton's backends that run our files
@@ -61,17 +60,14 @@ def write_repository(
     precision = served_precision(backend, precision, spec.files)
     names = [n for n in NETWORKS if f"{n}.{precision}.onnx" in spec.files]
     # An empty folder is filled, not replaced: it may be where a disk is mounted, or the one we are in.
-    around = out if out.exists() else out.parent
-    with room_for(out):
-        around.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=around) as temporary:
-            work = Path(temporary, "repository")  # unlike the folder around it open to Triton's user
-            work.mkdir()
-            models = {
-                f"{spec.name}_{network}": _write_model(folder, spec, network, work, backend, precision)
-                for network in names
-            }
-            _move(work, out)
+    with work_folder(out) as temporary:
+        work = temporary / "repository"  # unlike the folder around it open to Triton's user
+        work.mkdir()
+        models = {
+            f"{spec.name}_{network}": _write_model(folder, spec, network, work, backend, precision)
+            for network in names
+        }
+        _move(work, out)
     return models
 
 

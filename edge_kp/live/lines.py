@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from edge_kp.errors import SinkError
 from edge_kp.live.sinks import check_output, write_error
 from edge_kp.live.statistics import Result
 
@@ -78,6 +79,11 @@ class WholeLines:
     def __init__(self, path: str | Path) -> None:
         self.path = check_output(path)
         self._open_already = _descriptor(self.path)
+        if self._open_already is not None:
+            try:
+                os.fstat(self._open_already)
+            except (OSError, OverflowError) as error:
+                raise SinkError(f"{self.path}: nothing is open there: give another place") from error
         self._file: IO[bytes] | None = None
         self._end = 0
 

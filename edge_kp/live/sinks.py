@@ -177,7 +177,7 @@ class ImageSink:
         if not ok:
             raise SinkError(f"{self.name}: OpenCV cannot write this kind of picture: choose .png or .jpg")
         try:
-            with replacing(self.path) as part:
+            with replacing(Path(os.path.realpath(self.path))) as part:  # a link stays one
                 part.write_bytes(data.tobytes())
         except OSError as error:
             raise write_error(self.name, error) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.cascade import Cascade
 from edge_kp.errors import DataError, ModelError
+from edge_kp.files import work_folder
 from edge_kp.modeldir import (
     WEIGHTS,
     ModelSpec,
@@ -113,9 +113,8 @@ def calibrate_model(
     inputs = network_inputs(spec, [choice.sample for choice in chosen], cascade, using.seed)
     judge = Judge(spec, sources, held_out(spec, judged))
 
-    # Beside the model, so that the finished files only have to be renamed.
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        work = Path(temporary)
+    # On the model's disk, so that the finished files only have to be renamed.
+    with work_folder(folder) as work:
         ranges, trials = try_methods(sources, inputs, judge, work)
         methods = {style: best_methods(trials[style]) for style in STYLES}
         layers: dict[str, Any] = {

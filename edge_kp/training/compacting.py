@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
+from edge_kp.files import work_folder
 from edge_kp.modeldir import (
     PRECISIONS,
     WEIGHTS,
@@ -51,8 +51,7 @@ def compact_model(folder: Path) -> tuple[int, int]:
     spec = read_model(folder)
     paths = [checked_file(folder, spec, name) for name in sorted(spec.files)]
     references = load_references(folder, spec)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        work = Path(temporary)
+    with work_folder(folder) as work:
         for path in paths:
             shutil.copy(path, work)
         share_weights(work)

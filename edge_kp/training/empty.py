@@ -23,15 +23,15 @@ PATCHES = 4  # squares kept of each picture
 
 
 def split_empty(folders: Sequence[str], share: float) -> tuple[list[Path], list[Path]]:
-    """The pictures of folders, those to train on and those held back; a single one is trained on.
+    """The pictures of folders, those to train on and those held back; all are trained on where none would be.
 
     Raises:
         DataError: a folder that is missing, cannot be read, or holds no picture.
     """
     paths = [path for folder in folders for path in _pictures(Path(folder).expanduser())]
-    if len(paths) < 2:
+    back = held_back([_key(path) for path in paths], share) if paths else []
+    if all(back):  # a single one, or all of one subject
         return paths, []
-    back = held_back([_key(path) for path in paths], share)
     return (
         [path for path, held in zip(paths, back, strict=True) if not held],
         [path for path, held in zip(paths, back, strict=True) if held],

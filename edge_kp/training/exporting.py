@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
-from edge_kp.files import parse_json, read_arrays
+from edge_kp.files import parse_json, read_arrays, work_folder
 from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
@@ -28,7 +29,7 @@ from edge_kp.training.lending import check_object, lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
-from edge_kp.training.placing import beside, move_into
+from edge_kp.training.placing import move_into
 from edge_kp.training.quantise import write_precisions
 from edge_kp.training.ranges import read_auto
 from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
@@ -68,7 +69,7 @@ def export_run(
         ModelError: the run is unfinished, a file differs from PyTorch beyond its tolerance, or the disk is
             full.
     """
-    out = out.resolve()  # "." has no name
+    out = Path(os.path.abspath(out))  # "." has no name; a link keeps its own
     recipe, bank, *trained = load_run(run)
     stage1, stage2 = (settled(net) for net in trained)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
@@ -105,7 +106,7 @@ def export_run(
                 f"{finder / LOCATOR_FIGURES}: tells no threshold ({error}); train the locator again"
             ) from error
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
-    with beside(out) as folder:
+    with work_folder(out) as folder:
         for name, net in nets.items():
             path = folder / f"{name}.fp32.onnx"
             plain = export_network(net, path, metadata(spec, name, "fp32"))

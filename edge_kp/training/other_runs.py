@@ -18,10 +18,17 @@ STAGE1_FILES = ("templates.npz", "templates.png", "stage1_errors.npz", "stage1/b
 
 
 def given_schema(recipe: Recipe) -> KeypointSchema | None:
-    """The keypoints of the templates or the run that the training starts from."""
-    for run in (recipe.stage1, recipe.teacher):
+    """The keypoints of the templates or the run that the training starts from.
+
+    Raises:
+        ModelError: that is no run, or not finished so far.
+    """
+    for run, files in ((recipe.stage1, STAGE1_FILES), (recipe.teacher, STAGE1_FILES[:1])):
         if run:
             Recipe.read(Path(run) / "run.json")  # else it is no run at all
+            for name in files:
+                if not (path := Path(run) / name).is_file():
+                    raise ModelError(f"{path}: no such file; finish that run with python -m edge_kp.train")
             return TemplateBank.load(Path(run) / "templates.npz").schema
     return TemplateBank.load(recipe.templates).schema if recipe.templates else None
 
@@ -46,8 +53,8 @@ def check_stage1(recipe: Recipe, schema: KeypointSchema, attributes: tuple[str, 
         schema, attributes: of the training data.
 
     Raises:
-        ModelError: the run whose stage 1 is taken over is not finished so far, or its stage 1 is not the one
-            that the recipe tells of, or tells other attributes than stage 2 will.
+        ModelError: the stage 1 of the run is not the one that the recipe tells of, or tells other attributes
+            than stage 2 will.
     """
     run = Path(recipe.stage1)
     other = Recipe.read(run / "run.json")
@@ -67,9 +74,6 @@ def check_stage1(recipe: Recipe, schema: KeypointSchema, attributes: tuple[str, 
             f"--stage1 {run}: tells {', '.join(tells)}, this data {', '.join(attributes)};"
             " train both stages on data with the same attributes"
         )
-    for name in STAGE1_FILES:
-        if not (run / name).is_file():
-            raise ModelError(f"{run / name}: no such file; finish that run with python -m edge_kp.train")
 
 
 def take_stage1(recipe: Recipe, out: Path, place: Place) -> None:

@@ -1,29 +1,11 @@
-"""A model's files are written beside its folder and put there when all of them are right."""
+"""Finished files are put into the folder of a model."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from edge_kp.files import room_for
 from edge_kp.modeldir import NETWORKS, PRECISIONS, WEIGHTS
-
-
-@contextmanager
-def beside(out: Path) -> Iterator[Path]:
-    """A folder on the disk of ``out`` to write in: in it, if it is there, since a disk may be mounted at it.
-
-    Raises:
-        ModelError: that disk is full.
-    """
-    with room_for(out):
-        around = out if out.exists() else out.parent
-        around.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=around) as temporary:
-            yield Path(temporary)
 
 
 def move_into(folder: Path, out: Path) -> None:

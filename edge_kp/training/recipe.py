@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def load_cascade(out: Path, device: torch.device) -> Cascade:
         ModelError: something is missing or damaged.
     """
     recipe, bank, *stages = load_run(out)
-    spec = model_spec(recipe, bank, stages[0].config.attributes, out.resolve().name)
+    spec = model_spec(recipe, bank, stages[0].config.attributes, Path(os.path.abspath(out)).name)
     return Cascade(spec, *(TorchBackend(ExportNet(net), device) for net in stages))
 
 

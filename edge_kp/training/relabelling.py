@@ -82,6 +82,8 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
         labelled.append(Labelled(name, (image.shape[1], image.shape[0]), keypoints, sample.visible == 0))
     if labelled:
         write_coco(out / LABELS, schema, labelled)
+    else:
+        (out / LABELS).unlink(missing_ok=True)  # of an earlier run, whose pictures are gone
     return Relabelled(len(samples) - unseen - disputed, unseen, disputed)
 
 

@@ -341,6 +341,24 @@ def test_a_picture_is_written(tmp_path):
     assert cv2.imread(str(tmp_path / "a.png")).mean() == 70
 
 
+def test_a_picture_behind_a_link_is_written_through_it(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.png").write_bytes(b"an older picture")
+    (tmp_path / "a.png").symlink_to(tmp_path / "disk" / "a.png")
+    sink = ImageSink(tmp_path / "a.png", plain)
+    sink.write(result(0))
+    sink.close()
+    assert (tmp_path / "a.png").is_symlink()
+    assert cv2.imread(str(tmp_path / "disk" / "a.png")) is not None
+
+
+@linux
+@pytest.mark.parametrize("number", ["777", "9" * 30])
+def test_a_place_of_lines_where_nothing_is_open_is_said_at_once(number):
+    with pytest.raises(SinkError, match="nothing is open there: give another place"):
+        JsonlSink(Path(f"/dev/fd/{number}"))
+
+
 LIMITED_PICTURE = """
 import resource, sys
 import numpy as np

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +149,22 @@ def test_a_network_that_is_not_what_it_should_be_leaves_the_folder_as_it_is(
     assert "differs from PyTorch beyond tolerance" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_a_model_on_a_disk_of_its_own_is_made_compact_there(
+    loose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(loose, tmp_path / "tiny"))
+    move = os.replace
+
+    def within_a_disk(source: str | Path, target: str | Path) -> None:
+        if Path(source).is_relative_to(folder) != Path(target).is_relative_to(folder):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(target))
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", within_a_disk)
+    assert main(["--model", str(folder)]) == 0
+    assert not list(folder.glob(".*"))
 
 
 def test_calibration_comes_before(tight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,16 @@ def test_a_tenth_of_few_is_held_back_and_a_single_one_is_trained_on(belt: Any, c
     assert split_empty((), 0.05) == ([], [])
 
 
+def test_pictures_that_would_all_be_held_back_are_trained_on(belt: Any, tmp_path: Path) -> None:
+    """Several of one name count as one subject."""
+    folder = belt(1)
+    other = tmp_path / "more"
+    other.mkdir()
+    (other / "0.png").write_bytes((folder / "0.png").read_bytes())
+    train, back = split_empty((str(folder), str(other)), 0.05)
+    assert (len(train), back) == (2, [])
+
+
 def test_the_stages_see_squares_of_them_or_the_whole_where_that_is_the_box(belt: Any) -> None:
     paths, _ = split_empty((str(belt(4)),), 0.0)
     squares = empty_patches(paths, "keypoints", 1.6, False)

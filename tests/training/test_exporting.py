@@ -509,6 +509,13 @@ def test_a_model_in_the_folder_we_are_in_bears_its_name(
     assert read_model(tmp_path / "kite").name == "kite"
 
 
+def test_a_model_behind_a_link_bears_the_name_of_the_link(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "version7").mkdir()
+    (tmp_path / "current").symlink_to("version7")
+    assert main(["--run", str(tiny_run), "--out", str(tmp_path / "current")]) == 0
+    assert read_model(tmp_path / "version7").name == "current"
+
+
 def test_a_model_is_written_where_a_disk_is_mounted(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -403,6 +403,8 @@ def test_parts_of_the_method_can_be_left_out(tmp_path: Path) -> None:
         (["--stage1", "{run}", "--k", "9"], "--k, --stage1: that one has 8 templates; leave --k out"),
         (["--templates", "{run}/templates.npz", "--k", "9"], "--k, --templates: that one has 8 templates"),
         (["--teacher", "{run}/nothing"], "not a training run"),
+        (["--teacher", "{begun}"], "templates.npz: no such file; finish that run"),
+        (["--stage1", "{begun}"], "templates.npz: no such file; finish that run"),
         (["--trunks", "plain", "huge"], "trunk: expected one of plain, lite0"),
         (["--fusions", "plain", "huge"], "fusion: expected one of plain, separable, got 'huge'"),
     ],
@@ -411,7 +413,10 @@ def test_runs_that_cannot_help_are_refused(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     command = ["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tmp_path / "run")]
-    assert main([*command, *(a.format(run=tiny_run) for a in arguments)]) == 1
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(tiny_run / "run.json", begun)
+    assert main([*command, *(a.format(run=tiny_run, begun=begun) for a in arguments)]) == 1
     (line,) = errors(capsys)
     assert message in line
 

@@ -179,6 +179,13 @@ def test_other_objects_are_labelled_as_coco_keypoints(tmp_path: Path) -> None:
     assert (tmp_path / "own" / "labels.json").read_text() == "{}"
 
 
+def test_labels_of_pictures_that_are_all_left_out_now_are_removed(tmp_path: Path) -> None:
+    schema = KeypointSchema("bone", tuple(f"p{i}" for i in range(68)), FACE68.flip_pairs, (), (3, 9))
+    run(Oracle(schema=schema), samples=[sample(0)], out=tmp_path / "out")
+    assert run(Oracle(schema=schema, wrong=[0]), samples=[sample(0)], out=tmp_path / "out").written == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".edge_kp"]
+
+
 def test_the_command_needs_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--run", str(tmp_path), "--data", "synthetic:4", "--out", str(tmp_path / "new")]
     assert command.main(arguments) == 1
