@@ -267,7 +267,8 @@ def test_a_run_that_fails_at_the_end_changes_nothing(
     monkeypatch.setattr(calibrating, "write_cascades", lambda *_: [])
     monkeypatch.setattr(calibrating, "layer_shifts", lambda *_: {"stage.stem.0.0": 0.0})
     monkeypatch.setattr(calibrating, "write_report", full)
-    assert "No space left" in refused(capsys, copy, tmp_path, "--images", "32")
+    line = refused(capsys, copy, tmp_path, "--images", "32")
+    assert f"{copy}: cannot be written (no space left on device)" in line
 
 
 def test_too_few_images(copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
