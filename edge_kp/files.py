@@ -97,6 +97,11 @@ def work_folder(out: Path) -> Iterator[Path]:
             yield Path(temporary)
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root on, links not followed: ``.`` gets a name, and a link keeps its own."""
+    return Path(os.path.abspath(path))
+
+
 def reason(error: Exception) -> str:
     """Why something cannot be read: what the system says, without the path, which the message has already."""
     said = getattr(error, "strerror", None)

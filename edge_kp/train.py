@@ -15,6 +15,7 @@ import cv2
 from edge_kp.cli import natural, number, positive, program, run_cli
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.extras import install
+from edge_kp.files import absolute
 from edge_kp.modeldir import BOX_RULES
 from edge_kp.templates import TemplateBank
 
@@ -282,8 +283,7 @@ def _run(args: argparse.Namespace) -> None:
         if args.part == "locator" or (args.part == "all" and args.box != "image"):
             train_finder(recipe, args.out, place, workers)
         if place.first:
-            name = Path(os.path.abspath(args.out)).name  # "." has none
-            print(f"next: python -m edge_kp.export --run {args.out} --out models/{name}")
+            print(f"next: python -m edge_kp.export --run {args.out} --out models/{absolute(args.out).name}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

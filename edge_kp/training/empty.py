@@ -9,13 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edge_kp.errors import DataError
 from edge_kp.geometry import square_crop
 from edge_kp.training.loading import of_each
 from edge_kp.training.photos import Photo, kept_photo, pyramid
-from edge_kp.training.readers import IMAGE_SUFFIXES
+from edge_kp.training.readers import picture_files
 from edge_kp.training.regions import PATCH, key_rng, sample_box
-from edge_kp.training.samples import read_image
+from edge_kp.training.samples import file_key, read_image
 from edge_kp.training.split import held_back
 from edge_kp.types import Array
 
@@ -28,7 +27,7 @@ def split_empty(folders: Sequence[str], share: float) -> tuple[list[Path], list[
     Raises:
         DataError: a folder that is missing, cannot be read, or holds no picture.
     """
-    paths = [path for folder in folders for path in _pictures(Path(folder).expanduser())]
+    paths = [path for folder in folders for path in picture_files(Path(folder).expanduser(), "--empty")]
     back = held_back([_key(path) for path in paths], share) if paths else []
     if all(back):  # a single one, or all of one subject
         return paths, []
@@ -38,19 +37,8 @@ def split_empty(folders: Sequence[str], share: float) -> tuple[list[Path], list[
     )
 
 
-def _pictures(folder: Path) -> list[Path]:
-    try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise DataError(f"--empty {folder}: {error.strerror or error}; give a folder of pictures") from error
-    found = [path for path in found if not path.name.startswith(".")]
-    if not found:
-        raise DataError(f"--empty {folder}: holds no jpg or png picture; put some there or leave it away")
-    return found
-
-
 def _key(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+    return file_key(path.parent, path.name)
 
 
 def empty_photos(paths: Sequence[Path], progress: bool = True) -> list[Photo]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from onnx import numpy_helper
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
-from edge_kp.files import parse_json, read_arrays, work_folder
+from edge_kp.files import absolute, parse_json, read_arrays, work_folder
 from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
@@ -69,7 +68,7 @@ def export_run(
         ModelError: the run is unfinished, a file differs from PyTorch beyond its tolerance, or the disk is
             full.
     """
-    out = Path(os.path.abspath(out))  # "." has no name; a link keeps its own
+    out = absolute(out)
     recipe, bank, *trained = load_run(run)
     stage1, stage2 = (settled(net) for net in trained)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
@@ -167,12 +166,13 @@ def leave_out(
     files of the precision.
     """
     beyond = {row.network for row in held(folder, precision, references) if not row.passed}
-    pattern = "cascade" if beyond == {"cascade"} else "*" if beyond and whole else "none of them"
-    names = sorted(path.name for path in folder.glob(f"{pattern}.{precision}.onnx"))
+    if not beyond or (beyond != {"cascade"} and not whole):
+        return []
+    network = "cascade" if beyond == {"cascade"} else "*"
+    names = sorted(path.name for path in folder.glob(f"{network}.{precision}.onnx"))
     for name in names:
         (folder / name).unlink()
-    if names:
-        log.warning("left out, since beyond tolerance of PyTorch's results: %s", ", ".join(names))
+    log.warning("left out, since beyond tolerance of PyTorch's results: %s", ", ".join(names))
     return names
 
 

@@ -86,6 +86,25 @@ def read_pts(path: Path) -> Array:
     return np.array(points, np.float32)
 
 
+def picture_files(folder: Path, what: str) -> list[Path]:
+    """The pictures directly in a folder, sorted, but for hidden ones.
+
+    Args:
+        what: the folder is given as, for messages.
+
+    Raises:
+        DataError: it is missing, cannot be read, or holds none.
+    """
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise DataError(f"{what} {folder}: {error.strerror or error}; give a folder of pictures") from error
+    found = [path for path in found if not path.name.startswith(".")]
+    if not found:
+        raise DataError(f"{what} {folder}: holds no jpg or png picture; put some there or leave it away")
+    return found
+
+
 def read_ibug(folder: Path) -> Reading:
     """A folder of images with a ``.pts`` file beside each; images without one are left out."""
     if not folder.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch.distributed as dist
 
 from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
-from edge_kp.files import parse_json, reason
+from edge_kp.files import absolute, parse_json, reason
 from edge_kp.modeldir import ModelSpec
 from edge_kp.templates import TemplateBank, usable_shapes
 from edge_kp.training.checkpoints import load_stage
@@ -118,7 +117,7 @@ def load_cascade(out: Path, device: torch.device) -> Cascade:
         ModelError: something is missing or damaged.
     """
     recipe, bank, *stages = load_run(out)
-    spec = model_spec(recipe, bank, stages[0].config.attributes, Path(os.path.abspath(out)).name)
+    spec = model_spec(recipe, bank, stages[0].config.attributes, absolute(out).name)
     return Cascade(spec, *(TorchBackend(ExportNet(net), device) for net in stages))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from edge_kp.errors import DataError
 from edge_kp.schema import FACE68
-from edge_kp.training.readers import IMAGE_SUFFIXES
+from edge_kp.training.readers import picture_files
 from edge_kp.training.rendering.drawing import draw
 from edge_kp.training.rendering.model import FaceModel, load_face_model
 from edge_kp.training.rendering.scene import SIZE, Scene, random_scene
@@ -67,14 +67,7 @@ def _photos(folder: Path | None) -> list[Path]:
         return []
     if not folder.is_dir():
         raise DataError(f"rendered: {folder}: no such folder; give a folder of jpg or png pictures, or none")
-    try:
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise DataError(f"rendered: {folder}: {error.strerror or error}") from error
-    found = [path for path in found if not path.name.startswith(".")]
-    if not found:
-        raise DataError(f"rendered: {folder}: holds no jpg or png picture; put some there or leave it away")
-    return found
+    return picture_files(folder, "rendered:")
 
 
 def render(model: str, photo: str | None, seed: int, index: int) -> Array:
