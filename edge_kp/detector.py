@@ -18,7 +18,7 @@ from edge_kp.cascade_result import CascadeResult
 from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_area, box_iou, tight_box
-from edge_kp.locator import ImageLocator, Locator, NetworkLocator
+from edge_kp.locator import MOST_TILES, ImageLocator, Locator, NetworkLocator
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import PoseModel, pose_model
@@ -42,6 +42,9 @@ class Detector:
         cascade: ``fused`` runs both stages as one graph, ``staged`` as two calls with the crop between them
             on the host; ``auto`` is what is faster on the backend.
         threads: CPU threads of the backend; None leaves the choice to it.
+        tiles: from 2 to :data:`edge_kp.locator.MOST_TILES`, so many overlapping squares along the longer side
+            of a frame are searched after the whole frame: for objects that are small in it, at the price of
+            so many more looks.
 
     Attributes:
         spec: the model's contract; ``spec.schema`` names the keypoints.
@@ -51,7 +54,8 @@ class Detector:
 
     Raises:
         ModelError: the model is missing or damaged.
-        BackendError: the backend is missing or cannot load the model, or ``threads`` is below 1.
+        BackendError: the backend is missing or cannot load the model; ``threads`` or ``tiles`` is out of
+            range, or the model has no locator that could search tiles.
     """
 
     def __init__(
@@ -62,13 +66,20 @@ class Detector:
         precision: str = "auto",
         cascade: str = "auto",
         threads: int | None = None,
+        tiles: int = 1,
     ) -> None:
         if threads is not None and threads < 1:
             raise BackendError(
                 f"threads: expected at least 1, got {threads}; None leaves the choice to the backend"
             )
+        if not 1 <= tiles <= MOST_TILES:
+            raise BackendError(f"tiles: expected 1 to {MOST_TILES}, got {tiles}")
         folder = self._folder = find_model(model)
         self.spec = read_model(folder)
+        if tiles > 1 and self.spec.locator != "network":
+            raise BackendError(
+                f"tiles: {self.spec.name} has no locator, the whole frame is its object; leave tiles out"
+            )
 
         backend = choose_backend(backend)
         self.precision = choose_precision(backend, precision, self.spec.files, self.spec.auto)
@@ -88,7 +99,7 @@ class Detector:
             self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
             if self.spec.locator == "network":
                 self.locator = NetworkLocator(
-                    network("locator"), self.spec.locator_size, self.spec.locator_threshold
+                    network("locator"), self.spec.locator_size, self.spec.locator_threshold, tiles
                 )
             self._networks = opened.pop_all()
         self.schema = self.spec.schema

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +16,9 @@ from edge_kp.types import Array
 
 MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
 DOUBLE = 0.4  # IoU from which the less likely of two boxes shows the same object
+MOST_TILES = 8  # along the longer side of a frame
+SHARED = 0.25  # of a tile's side, that its neighbour has too: an object up to about that size is whole in one
+CUT = 1 / 64  # of a tile's side: a box that ends nearer to its edge may be of an object that the edge cuts
 
 
 class Locator(ABC):
@@ -36,18 +41,21 @@ class ImageLocator(Locator):
 
 
 class NetworkLocator(Locator):
-    """The trained locator: one look at the frame, shrunk into a square.
+    """The trained locator: one look at the frame, shrunk into a square, and where asked at parts of it.
 
     Args:
         backend: outputs ``boxes`` (B, M, 4) in coordinates of the square, [0, 1], and ``score`` (B, M).
         size: side of the square in pixels.
         threshold: score below which a box is dropped.
+        tiles: from 2 on, so many overlapping squares along the frame's longer side are searched after the
+            whole frame, for objects that are too small in it.
     """
 
-    def __init__(self, backend: Backend, size: int, threshold: float) -> None:
+    def __init__(self, backend: Backend, size: int, threshold: float, tiles: int = 1) -> None:
         self.backend = backend
         self.size = size
         self.threshold = threshold
+        self.tiles = tiles
 
     def __call__(self, image: Array) -> list[Array]:
         boxes, _ = self.search(image)
@@ -59,21 +67,71 @@ class NetworkLocator(Locator):
         Raises:
             BackendError: the network gave something else.
         """
-        square, crop = fit_square(image, self.size)
-        out = self.backend.run(square[None])
-        score = out["score"][0]
+        height, width = image.shape[:2]
+        views = [View(0, 0, width, height)]
+        if self.tiles > 1:
+            views += tile(width, height, self.tiles)
+        squares, crops = zip(*(fit_square(view.of(image), self.size) for view in views), strict=True)
+        out = self.backend.run(np.stack(squares))
+        looks = zip(views, crops, out["boxes"], out["score"], strict=True)
+        found = [self._whole_boxes(width, height, *look) for look in looks]
+        boxes, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        likely = np.argsort(-score, kind="stable")[:MOST]
+        boxes, score = boxes[likely], score[likely]
+        kept = suppress(boxes)
+        return boxes[kept], score[kept]
+
+    def _whole_boxes(
+        self, width: int, height: int, view: View, crop: Crop, boxes: Array, score: Array
+    ) -> tuple[Array, Array]:
+        """What the network gave for a view of a frame: boxes that the view does not cut, and their scores."""
         likely = np.flatnonzero(score >= self.threshold)
         likely = likely[np.argsort(-score[likely], kind="stable")][:MOST]
-        found = out["boxes"][0][likely]
+        found = boxes[likely]
         finite = np.isfinite(score).all() and np.isfinite(found).all()
         if not (finite and (found[:, :2] < found[:, 2:]).all()):
             raise BackendError("the locator gave a score or a box that is none; export the model again")
-        boxes = crop.to_frame(found.reshape(-1, 2, 2)).reshape(-1, 4).astype(np.float32)
-        kept = suppress(boxes)
-        return boxes[kept], score[likely][kept]
+        in_frame = (crop.to_frame(found.reshape(-1, 2, 2)) + np.array([view.x, view.y])).reshape(-1, 4)
+        kept = view.holds(in_frame, width, height)
+        return in_frame[kept].astype(np.float32), score[likely][kept]
 
     def close(self) -> None:
         self.backend.close()
+
+
+class View(NamedTuple):
+    """A part of a frame: its first pixel, and its size in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def of(self, image: Array) -> Array:
+        return image[self.y : self.y + self.height, self.x : self.x + self.width]
+
+    def holds(self, boxes: Array, width: int, height: int) -> Array:
+        """Which boxes (M, 4) of a frame of that size keep away from the view's edges, where these are not the
+        frame's, and so show whole objects."""
+        margin = CUT * max(self.width, self.height)
+        ends = (self.x + self.width, width), (self.y + self.height, height)
+        low = [start - 0.5 + margin if start > 0 else -np.inf for start in (self.x, self.y)]
+        high = [end - 0.5 - margin if end < last else np.inf for end, last in ends]
+        return np.asarray((boxes[:, :2] > low).all(1) & (boxes[:, 2:] < high).all(1))
+
+
+def tile(width: int, height: int, count: int) -> list[View]:
+    """Squares that cover a frame, ``count`` along its longer side, neighbours sharing :data:`SHARED` or more.
+
+    They are squares because the network sees one: tiles of the frame's proportions would show no more detail.
+    """
+    side = math.ceil(max(width, height) / (count - (count - 1) * SHARED))
+
+    def starts(length: int) -> list[int]:
+        number = 1 if length <= side else math.ceil((length - SHARED * side) / ((1 - SHARED) * side))
+        return [round(start) for start in np.linspace(0, max(0, length - side), number)]
+
+    return [View(x, y, min(side, width), min(side, height)) for y in starts(height) for x in starts(width)]
 
 
 def fit_square(image: Array, size: int) -> tuple[Array, Crop]:
@@ -82,7 +140,8 @@ def fit_square(image: Array, size: int) -> tuple[Array, Crop]:
     scale = size / max(height, width)
     w, h = max(1, round(width * scale)), max(1, round(height * scale))
     square = np.zeros((size, size, 3), np.uint8)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    # Down to half the size, four pixels for each are enough; OpenCV's means of areas take far longer there.
+    how = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR
     square[:h, :w] = cv2.resize(image, (w, h), interpolation=how)
     # OpenCV's resize takes (x + 0.5) / width to (x' + 0.5) / w.
     kx, ky = w / width / size, h / height / size

@@ -33,6 +33,7 @@ from edge_kp.live.source import open_lasting
 from edge_kp.live.statistics import Statistics, Summary
 from edge_kp.live.status import Status, last_line, live_line
 from edge_kp.live.udp import UdpSink
+from edge_kp.locator import MOST_TILES
 from edge_kp.smoothing import SMOOTHING
 from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
 
@@ -116,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
         default=LOCATE_EVERY,
         metavar="N",
         help=f"look for newcomers in every Nth frame (default {LOCATE_EVERY})",
+    )
+    parser.add_argument(
+        "--tiles",
+        type=int,
+        choices=range(1, MOST_TILES + 1),
+        default=1,
+        help="for objects that are small in the frame: search N overlapping squares along its longer side as"
+        " well, each of which takes as long as the whole frame (default 1: the whole frame alone)",
     )
     output = parser.add_argument_group("output").add_argument
     output("--headless", action="store_true", help="no window")
@@ -283,6 +292,7 @@ def _detector(args: argparse.Namespace, backend: str, threads: int | None) -> De
         precision=args.precision,
         cascade=args.cascade,
         threads=threads,
+        tiles=args.tiles,
     )
 
 

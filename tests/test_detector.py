@@ -213,6 +213,35 @@ def test_a_number_of_threads_that_is_none_is_refused(threads):
         Detector("face68", threads=threads)
 
 
+@pytest.mark.parametrize("tiles", [0, -1, 9])
+def test_a_number_of_tiles_that_is_none_is_refused(tiles):
+    with pytest.raises(BackendError, match=f"tiles: expected 1 to 8, got {tiles}"):
+        Detector("face68", threads=1, tiles=tiles)
+
+
+def test_tiles_of_a_model_without_a_locator_are_refused(copy):
+    described = json.loads((copy / "model.json").read_text())
+    described["locator"] = {"kind": "image", "size": 0, "threshold": 0.0}
+    (copy / "model.json").write_text(json.dumps(described))
+    with pytest.raises(BackendError, match=r"tiles: face68 has no locator.*leave tiles out"):
+        Detector(copy, threads=1, tiles=2)
+
+
+def test_tiles_find_a_face_that_is_small_in_the_frame(detector, image, box):
+    scale = 22 / (box[2] - box[0])
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    frame = np.full((720, 1280, 3), 90, np.uint8)
+    x, y = 700, 300
+    frame[y : y + small.shape[0], x : x + small.shape[1]] = small
+    place = box * scale + (x, y, x, y)
+    assert not any(box_iou(found.box, place) > 0.1 for found in detector.detect(frame))
+    with Detector("face68", threads=1, tiles=3) as finer:
+        (found,) = [found for found in finer.detect(frame) if box_iou(found.box, place) > 0.1]
+    (near,) = detector.detect(image)
+    moved = (near.keypoints + 0.5) * scale - 0.5 + (x, y)
+    assert nme(found.keypoints, moved) < 0.06
+
+
 def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_first(monkeypatch):
     image = np.zeros((300, 400, 3), np.uint8)
     with Detector("face68", threads=1, backend="onnxruntime") as detector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -13,7 +14,18 @@ from hypothesis import strategies as st
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou
-from edge_kp.locator import DOUBLE, MOST, ImageLocator, NetworkLocator, fit_square, suppress
+from edge_kp.locator import (
+    DOUBLE,
+    MOST,
+    MOST_TILES,
+    SHARED,
+    ImageLocator,
+    NetworkLocator,
+    View,
+    fit_square,
+    suppress,
+    tile,
+)
 
 sides = st.integers(1, 700)
 seeds = st.integers(0, 2**32 - 1)
@@ -276,6 +288,98 @@ def test_nothing_found_is_an_empty_result() -> None:
     assert boxes.shape == (0, 4)
     assert scores.shape == (0,)
     assert locate(np.zeros((50, 80, 3), np.uint8)) == []
+
+
+# ---- tiles -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(2, MOST_TILES))
+@example(1280, 720, 3)
+@example(1, 1, 8)
+@example(5, 4000, 4)
+def test_tiles_cover_the_frame_and_share_a_quarter(width: int, height: int, count: int) -> None:
+    views = tile(width, height, count)
+    side = max(view.width for view in views), max(view.height for view in views)
+    across, down = sorted({view.x for view in views}), sorted({view.y for view in views})
+    assert {(view.x, view.y) for view in views} == {(x, y) for x in across for y in down}
+    if max(width, height) >= 4 * count:  # else tiles of whole pixels cannot be so many
+        assert max(len(across), len(down)) == count
+    for starts, length, extent in zip((across, down), side, (width, height), strict=True):
+        assert starts[0] == 0
+        assert starts[-1] + length == extent
+        for one, next_ in pairwise(starts):
+            assert one + length - next_ >= SHARED * length - 1
+    longest = max(side)
+    for view in views:
+        assert (view.width, view.height) == (min(longest, width), min(longest, height))
+
+
+class Spots(Backend):
+    """A network that looks: it boxes the bright blobs of a picture that are four pixels wide or more."""
+
+    name, device, precision = "spots", "here", "fp32"
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def run(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        self.looks += len(image)
+        boxes = np.tile(np.float32([0, 0, 1e-3, 1e-3]), (len(image), 20, 1))
+        score = np.zeros((len(image), 20), np.float32)
+        for i, picture in enumerate(image):
+            bright = (picture[..., 2] > 127).astype(np.uint8)
+            _, _, blobs, _ = cv2.connectedComponentsWithStats(bright)
+            seen = [blob for blob in blobs[1:] if min(blob[2:4]) >= 4]
+            for k, (x, y, w, h, _) in enumerate(seen):
+                boxes[i, k] = np.float32([x, y, x + w, y + h]) / SIZE
+                score[i, k] = min(1, 0.5 + w / 100)
+        return {"boxes": boxes, "score": score}
+
+
+def frame_with(*spots: tuple[int, int, int]) -> np.ndarray:
+    """640 × 360, a bright square at each (x, y) of each side."""
+    image = np.zeros((360, 640, 3), np.uint8)
+    for x, y, side in spots:
+        image[y : y + side, x : x + side] = 255
+    return image
+
+
+@pytest.mark.parametrize(("x", "y"), [(10, 10), (600, 320), (300, 100), (231, 171), (0, 0), (616, 336)])
+def test_tiles_find_what_is_too_small_in_the_whole_frame(x: int, y: int) -> None:
+    image = frame_with((x, y, 24))
+    assert NetworkLocator(Spots(), SIZE, 0.5)(image) == []
+    (box,) = NetworkLocator(Spots(), SIZE, 0.5, tiles=3)(image)
+    pixel = tile(640, 360, 3)[0].width / SIZE
+    np.testing.assert_allclose(box, [x - 0.5, y - 0.5, x + 23.5, y + 23.5], atol=0.6 * pixel)
+
+
+@given(st.integers(0, 440), st.integers(0, 160), st.integers(60, 200), st.integers(2, MOST_TILES))
+@settings(max_examples=60, deadline=None)
+@example(0, 0, 167, 5)
+def test_an_object_that_tiles_cut_is_told_once_and_whole(x: int, y: int, side: int, count: int) -> None:
+    (box,) = NetworkLocator(Spots(), SIZE, 0.5, count)(frame_with((x, y, side)))
+    wanted = np.array([x, y, x + side, y + side]) - 0.5
+    np.testing.assert_allclose(box, wanted, atol=0.6 * 640 / SIZE)
+
+
+def test_an_object_that_the_edge_of_the_frame_cuts_is_told_by_a_tile() -> None:
+    (box,) = NetworkLocator(Spots(), SIZE, 0.5, 3)(frame_with((620, 340, 30)))
+    np.testing.assert_allclose(box, [619.5, 339.5, 639.5, 359.5], atol=3)
+
+
+def test_each_tile_is_looked_at_once() -> None:
+    for count in range(1, MOST_TILES + 1):
+        backend = Spots()
+        NetworkLocator(backend, SIZE, 0.5, count)(frame_with())
+        assert backend.looks == (1 + len(tile(640, 360, count)) if count > 1 else 1)
+
+
+def test_a_view_holds_what_only_the_frame_cuts() -> None:
+    boxes = np.array([[-9, -9, 30, 30], [40, 40, 60, 60], [70, 24, 90, 34], [-9, 70, 20, 90]], float)
+    assert View(0, 0, 100, 100).holds(boxes, 100, 100).all()
+    assert View(0, 0, 80, 80).holds(boxes, 100, 100).tolist() == [True, True, False, False]
+    assert View(20, 20, 80, 80).holds(boxes, 100, 100).tolist() == [False, True, True, False]
 
 
 def test_closing_frees_the_network() -> None:

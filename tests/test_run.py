@@ -131,6 +131,18 @@ def test_no_more_objects_than_asked_for():
         assert len(records("o.jsonl")[0]["detections"]) == limit
 
 
+def test_tiles_are_searched_for_small_objects():
+    image = cv2.resize(
+        cv2.VideoCapture(str(CLIP)).read()[1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
+    )
+    frame = np.full((2160, 3840, 3), 90, np.uint8)
+    frame[900 : 900 + image.shape[0], 2000 : 2000 + image.shape[1]] = image
+    cv2.imwrite("far.png", frame)
+    for tiles, count in (("1", 0), ("3", 1)):
+        assert run.main(["--source", "far.png", "--headless", "--json", "o.jsonl", "--tiles", tiles]) == 0
+        assert len(records("o.jsonl")[0]["detections"]) == count
+
+
 @linux
 def test_without_a_display_it_says_so_and_saves(capsys):
     assert run.main(["--source", str(CLIP), "--max-frames", "3"]) == 0

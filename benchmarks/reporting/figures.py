@@ -133,6 +133,25 @@ def locating(results: Results) -> Table:
     return Table(("locator", "faces", overlap, "false boxes a photo"), rows)
 
 
+def small(results: Results) -> Table:
+    """How many objects are found by their width in the frame, and what searching tiles costs."""
+    result = results["distance"]
+    found = result.at("found_percent")
+    rows = [
+        (
+            f"--tiles {tiles}",
+            *(fixed(share, 0) for share in row.values()),
+            fixed(result.at("search_ms", tiles), 1),
+            fixed(result.at("objects_in_a_background", tiles), 2),
+        )
+        for tiles, row in found.items()
+    ]
+    width, height = result.at("frame")
+    widths = (f"{wide} px" for wide in next(iter(found.values())))
+    columns = (*widths, "a search, ms", "told in a picture without any")
+    return Table((f"found, %, by width in a frame of {width} × {height}", *columns), rows)
+
+
 def reliability(results: Results) -> Table:
     """Whether visibility and score mean something."""
     result = results["reliability"]
@@ -287,7 +306,7 @@ def pose(results: Results) -> Table:
 TABLES: dict[str, Callable[[Results], Table]] = {
     function.__name__: function
     for function in (
-        *(accuracy, turned, precision, kernels, locating, reliability, clips, peers, photo_peers),
+        *(accuracy, turned, precision, kernels, locating, small, reliability, clips, peers, photo_peers),
         *(ablation, fuzz, weaknesses, landmarks, pose),
     )
 }

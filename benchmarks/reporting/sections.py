@@ -64,6 +64,13 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
         ),
         Part("By attribute, point, degradation", "accuracy*", "", "python -m benchmarks.accuracy", whole),
         Part("Finding faces", "locate.json", "", "python -m benchmarks.locate", of("locating")),
+        Part(
+            "Small faces",
+            "distance*",
+            "Share of the faces told by the whole detector, by their width in a frame, and the price.",
+            "python -m benchmarks.distance",
+            of("small"),
+        ),
         Part("Error curves of every output", "*-errors.png", "", "python -m edge_kp.evaluate --plots"),
         Part(
             "The templates", "*-templates.png", "The bank of the shape prior.", "python -m edge_kp.templates"

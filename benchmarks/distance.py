@@ -1,0 +1,147 @@
+"""How small may an object be? ``python -m benchmarks.distance --data SPEC``: found by its width in the frame.
+
+Each photo is shrunk until its labelled object is so many pixels wide, and laid at random onto a drawn surface
+of 1280 × 720 pixels. Found counts what the whole detector tells there, locator and both stages, with
+``--tiles`` from 1 on. The price: the time of a search, and what is found where no object is, in drawn
+surfaces and in the pictures of ``--background DIR``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.common import RESULTS, write_result
+from edge_kp import Detector
+from edge_kp.cli import run_cli
+from edge_kp.errors import DataError
+from edge_kp.files import replacing
+from edge_kp.geometry import box_iou
+from edge_kp.live.source import input_files
+from edge_kp.training.datasets import Sample, load_dataset
+from edge_kp.training.regions import key_rng
+from edge_kp.training.samples import read_image
+from edge_kp.training.textures import random_texture
+from edge_kp.types import Array
+
+WIDTH, HEIGHT = 1280, 720
+WIDTHS = (12, 16, 20, 28, 40, 64, 100, 160, 320)  # of the object's box in the frame, pixels
+TILES = (1, 2, 3, 4)
+OVERLAP = 0.5  # IoU of what is found and the label
+SURFACES = 100  # frames of a drawn surface alone
+ROUNDS = 40  # searches that are timed
+
+
+def surface(rng: np.random.Generator) -> Array:
+    """uint8 BGR (720, 1280, 3)."""
+    square = cv2.resize(random_texture(320, rng), (WIDTH, WIDTH), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(square[:HEIGHT])
+
+
+def small_in_frame(sample: Sample, width: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A frame with the sample's photo in it, its object ``width`` pixels wide, and the object's box there."""
+    photo, box = sample.read(), sample.box.astype(np.float64)
+    scale = width / (box[2] - box[0])
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    photo = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=how)
+    box = (box + 0.5) * scale - 0.5
+    frame = surface(rng)
+    size = np.array([WIDTH, HEIGHT])
+    middle = rng.uniform(np.minimum(width, size / 2), np.maximum(size - width, size / 2))
+    x, y = np.round(middle - (box[:2] + box[2:]) / 2).astype(int).tolist()
+    h, w = photo.shape[:2]
+    left, top, right, bottom = max(0, x), max(0, y), min(WIDTH, x + w), min(HEIGHT, y + h)
+    frame[top:bottom, left:right] = photo[top - y : bottom - y, left - x : right - x]
+    return frame, box + np.array([x, y, x, y])
+
+
+def found_percent(detector: Detector, samples: Sequence[Sample], width: float) -> float:
+    """Share of the samples that the detector tells when they are so wide."""
+    found = 0
+    for sample in samples:
+        frame, box = small_in_frame(sample, width, key_rng(sample.key, round(width)))
+        told = (detection.box for detection in detector.detect(frame))
+        found += any(box_iou(other, box) > OVERLAP for other in told)
+    return round(100 * found / len(samples), 1)
+
+
+def told_in(detector: Detector, frames: Iterable[Array]) -> float:
+    """Objects told a frame."""
+    return round(float(np.mean([len(detector.detect(frame)) for frame in frames])), 3)
+
+
+def _search_ms(detector: Detector) -> float:
+    frame = surface(np.random.default_rng(0))
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        detector.locator(frame)
+        times.append(1e3 * (time.perf_counter() - start))
+    return round(float(np.median(times)), 1)
+
+
+def plot(found: dict[str, dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for tiles, row in found.items():
+        axis.plot([float(width) for width in row], list(row.values()), marker="o", label=f"--tiles {tiles}")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(WIDTHS, [str(width) for width in WIDTHS])
+    axis.set_xlabel(f"width of the object's box in a frame of {WIDTH} × {HEIGHT}, pixels")
+    axis.set_ylabel("found, %")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    with replacing(path) as part:
+        figure.savefig(part, format="png", dpi=110)
+    plt.close(figure)
+
+
+def _run(args: argparse.Namespace) -> None:
+    cv2.setNumThreads(1)
+    files = input_files(str(args.background)) if args.background else []
+    if args.background and not files:
+        raise DataError(f"{args.background}: holds no pictures")
+    samples = load_dataset(args.data).samples
+    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, Any] = {"search_ms": {}, "objects_in_a_surface": {}, "objects_in_a_background": {}}
+    for tiles in TILES:
+        key = str(tiles)
+        with Detector(args.model, threads=1, tiles=tiles) as detector:
+            widths = tqdm(WIDTHS, f"{tiles} tiles", leave=False)
+            found[key] = {str(width): found_percent(detector, samples, width) for width in widths}
+            drawn = (surface(np.random.default_rng(seed)) for seed in range(SURFACES))
+            figures["objects_in_a_surface"][key] = told_in(detector, drawn)
+            if files:
+                pictures = (read_image(str(file)) for file in files)
+                figures["objects_in_a_background"][key] = told_in(detector, pictures)
+            figures["search_ms"][key] = _search_ms(detector)
+            how = {"precision": detector.precision, "backend": detector.backend_name}
+        print(f"{tiles} tiles: " + ", ".join(f"{share:.0f} % at {w} px" for w, share in found[key].items()))
+    plot(found, RESULTS / f"{args.name}.png")
+    frame = {"frame": [WIDTH, HEIGHT], "samples": len(samples), "backgrounds": len(files)}
+    write_result(args.name, {"model": args.model, **how, **frame, "found_percent": found, **figures})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m benchmarks.distance", description=__doc__)
+    parser.add_argument("--data", action="append", required=True, metavar="SPEC")
+    parser.add_argument("--background", type=Path, metavar="DIR", help="pictures without any object")
+    parser.add_argument("--model", default="face68")
+    parser.add_argument("--name", default="distance", help="of the result file")
+    return run_cli(_run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""A photo made small lies in the frame where its box says, and is as wide as asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.distance import HEIGHT, TILES, WIDTH, WIDTHS, found_percent, small_in_frame, surface
+from edge_kp.training.samples import Sample
+from edge_kp.types import Array, Detection
+
+
+def rectangle() -> Array:
+    """White, from (100, 50) to (160, 130), on black."""
+    image = np.zeros((200, 240, 3), np.uint8)
+    image[50:131, 100:161] = 255
+    return image
+
+
+SAMPLE = Sample(
+    "rectangle", np.array([[100, 50], [160, 130]], np.float32), np.ones(2, np.float32), {}, rectangle
+)
+
+
+@pytest.mark.parametrize("width", [12, 40, 160, 320, 900])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_object_is_where_its_box_says(width: int, seed: int) -> None:
+    frame, box = small_in_frame(SAMPLE, width, np.random.default_rng(seed))
+    assert frame.shape == (HEIGHT, WIDTH, 3)
+    assert box[2] - box[0] == pytest.approx(width)
+    assert box[3] - box[1] == pytest.approx(width * 80 / 60)
+    scale = width / 60
+    # A margin inside is white, one around it black: neither moved nor larger than told.
+    inside = np.clip(np.round([*(box[:2] + scale), *(box[2:] - scale)]).astype(int), 0, None)
+    assert (frame[inside[1] : inside[3], inside[0] : inside[2]] > 200).all()
+    x = np.clip(np.round([box[0] - 3 * scale, box[2] + 3 * scale]).astype(int), 0, WIDTH - 1)
+    y = round(float(np.clip((box[1] + box[3]) / 2, 0, HEIGHT - 1)))
+    shown = [column for column in x.tolist() if 0 < column < WIDTH - 1]
+    assert shown
+    assert (frame[y, shown] < 60).all()
+
+
+def test_small_objects_lie_all_over_the_frame_and_whole() -> None:
+    boxes = np.array([small_in_frame(SAMPLE, 40, np.random.default_rng(seed))[1] for seed in range(200)])
+    assert boxes[:, :2].min() >= 0
+    assert (boxes[:, 2:] < (WIDTH, HEIGHT)).all()
+    spread = boxes[:, :2].max(0) - boxes[:, :2].min(0)
+    assert (spread > (0.9 * WIDTH - 80, 0.9 * HEIGHT - 120)).all()
+
+
+def test_surfaces_differ_and_are_the_same_again() -> None:
+    one, again, other = (surface(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_only_what_lies_on_the_object_counts_as_found() -> None:
+    class Says:
+        def __init__(self, shift: float) -> None:
+            self.shift = shift
+
+        def detect(self, frame: Array) -> list[Any]:
+            rows, columns = np.nonzero((frame > 250).all(2))
+            box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], np.float32)
+            found = Detection.__new__(Detection)
+            object.__setattr__(found, "box", box + self.shift)
+            return [found]
+
+    for shift, share in ((0, 100.0), (100, 0.0)):
+        assert found_percent(Says(shift), [SAMPLE] * 3, 160) == share  # type: ignore[arg-type]
+
+
+def test_from_far_to_near() -> None:
+    assert list(WIDTHS) == sorted(WIDTHS)
+    assert TILES[0] == 1
