@@ -118,8 +118,12 @@ class Model:
 
     def detect(self, image: Array, boxes: Sequence[Array] | None = None) -> list[Detection]:
         """Keypoints of every object in a uint8 BGR image, or one result for each box, in frame pixels."""
-        result = self.cascade(image, self.locator(image) if boxes is None else boxes)
-        least = self.spec.score_threshold if boxes is None else 0.0
+        if boxes is None:
+            boxes, doubted = self.locator(image)
+            least = np.maximum(doubted, self.spec.score_threshold)
+        else:
+            least = np.zeros(len(boxes))
+        result = self.cascade(image, boxes)
         return [
             Detection(
                 id=number,

@@ -143,19 +143,29 @@ class Detector:
         """
         check_image(image)
         start = time.perf_counter()
-        wanted = self.locator(image) if boxes is None else [_checked_box(box) for box in boxes]
-        located = time.perf_counter() - start if boxes is None else 0.0
-        result = self.cascade(image, wanted)
-        self.last_seconds = {"locate": located, **result.seconds}
-        keep = range(len(wanted)) if boxes is not None else self.found(result)
-        return [self.detection(result, i, number) for number, i in enumerate(keep)]
+        if boxes is not None:
+            wanted = [_checked_box(box) for box in boxes]
+            result = self.cascade(image, wanted)
+            self.last_seconds = {"locate": 0.0, **result.seconds}
+            return [self.detection(result, i, i) for i in range(len(wanted))]
+        located = self.locator(image)
+        seconds = time.perf_counter() - start
+        result = self.cascade(image, located.boxes)
+        self.last_seconds = {"locate": seconds, **result.seconds}
+        return [
+            self.detection(result, i, number) for number, i in enumerate(self.found(result, located.least))
+        ]
 
-    def found(self, result: CascadeResult) -> list[int]:
+    def found(self, result: CascadeResult, least: Array) -> list[int]:
         """Which results of a cascade are objects of a frame, largest first: those that reach the score
         threshold, and of several on the same object the one with the highest score.
+
+        Args:
+            least: (M,) score that each must reach besides, see :class:`edge_kp.locator.Located`.
         """
         boxes: dict[int, Array] = {}
-        for i in sorted(self.present(result), key=lambda i: -float(result.score[i])):
+        present = [i for i in self.present(result) if result.score[i] >= least[i]]
+        for i in sorted(present, key=lambda i: -float(result.score[i])):
             box = tight_box(result.keypoints[i])
             if all(box_iou(box, other) <= DOUBLE for other in boxes.values()):
                 boxes[i] = box

@@ -16,17 +16,32 @@ from edge_kp.types import Array
 
 MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
 DOUBLE = 0.4  # IoU from which the less likely of two boxes shows the same object
+DOUBTED = 0.45  # of the threshold: boxes down to that are looked at as well
+SURER = 0.98  # score that the stages must give to what lies in such a box
 MOST_TILES = 8  # along the longer side of a frame
 SHARED = 0.25  # of a tile's side, that its neighbour has too: an object up to about that size is whole in one
 CUT = 1 / 64  # of a tile's side: a box that ends nearer to its edge may be of an object that the edge cuts
+
+
+class Located(NamedTuple):
+    """Where objects may be in a frame, largest first.
+
+    Attributes:
+        boxes: (M, 4) float32 ``[x0, y0, x1, y1]``, frame pixels.
+        least: (M,) float32 score that the stages must give to what lies in a box for it to count; 0 where the
+            locator itself is sure, and the model's own threshold is enough.
+    """
+
+    boxes: Array
+    least: Array
 
 
 class Locator(ABC):
     """Finds boxes in a whole frame. Used and closed in the thread that made it."""
 
     @abstractmethod
-    def __call__(self, image: Array) -> list[Array]:
-        """uint8 BGR (H, W, 3) → boxes (4,) float32 ``[x0, y0, x1, y1]``, frame pixels, largest first."""
+    def __call__(self, image: Array) -> Located:
+        """Where objects may be in a frame, uint8 BGR (H, W, 3)."""
 
     def close(self) -> None:  # noqa: B027 - the whole frame holds nothing
         """Free what the locator holds; it cannot search again."""
@@ -35,9 +50,10 @@ class Locator(ABC):
 class ImageLocator(Locator):
     """The whole frame is the object's box, e.g. an X-ray of one skull."""
 
-    def __call__(self, image: Array) -> list[Array]:
+    def __call__(self, image: Array) -> Located:
         height, width = image.shape[:2]
-        return [np.array([-0.5, -0.5, width - 0.5, height - 0.5], np.float32)]
+        box = np.array([[-0.5, -0.5, width - 0.5, height - 0.5]], np.float32)
+        return Located(box, np.zeros(1, np.float32))
 
 
 class NetworkLocator(Locator):
@@ -48,7 +64,7 @@ class NetworkLocator(Locator):
         size: side of the square in pixels.
         threshold: score below which a box is dropped.
         tiles: from 2 on, so many overlapping squares along the frame's longer side are searched after the
-            whole frame, for objects that are too small in it.
+            whole frame, for objects that are too small in it; no more than show all of its pixels.
     """
 
     def __init__(self, backend: Backend, size: int, threshold: float, tiles: int = 1) -> None:
@@ -57,46 +73,54 @@ class NetworkLocator(Locator):
         self.threshold = threshold
         self.tiles = tiles
 
-    def __call__(self, image: Array) -> list[Array]:
-        boxes, _ = self.search(image)
-        return sorted(boxes, key=lambda box: -float((box[2] - box[0]) * (box[3] - box[1])))
+    def __call__(self, image: Array) -> Located:
+        """Boxes that reach the threshold, and unlikelier ones, of which the stages must be surer: covered,
+        blurred or small objects are among them."""
+        boxes, score = self._search(image, DOUBTED * self.threshold)
+        largest = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
+        doubted = score[largest] < self.threshold
+        return Located(boxes[largest], np.where(doubted, np.float32(SURER), np.float32(0)))
 
     def search(self, image: Array) -> tuple[Array, Array]:
-        """Boxes (M, 4) float32 in frame pixels and scores (M,), likeliest first.
+        """Boxes (M, 4) float32 in frame pixels that reach the threshold, and scores (M,), likeliest first.
 
         Raises:
             BackendError: the network gave something else.
         """
+        return self._search(image, self.threshold)
+
+    def _search(self, image: Array, threshold: float) -> tuple[Array, Array]:
         height, width = image.shape[:2]
         views = [View(0, 0, width, height)]
         if self.tiles > 1:
-            views += tile(width, height, self.tiles)
+            views += tile(width, height, self.tiles, self.size)
         squares, crops = zip(*(fit_square(view.of(image), self.size) for view in views), strict=True)
         out = self.backend.run(np.stack(squares))
         looks = zip(views, crops, out["boxes"], out["score"], strict=True)
-        found = [self._whole_boxes(width, height, *look) for look in looks]
+        found = [_whole_boxes(threshold, width, height, *look) for look in looks]
         boxes, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         likely = np.argsort(-score, kind="stable")[:MOST]
         boxes, score = boxes[likely], score[likely]
         kept = suppress(boxes)
         return boxes[kept], score[kept]
 
-    def _whole_boxes(
-        self, width: int, height: int, view: View, crop: Crop, boxes: Array, score: Array
-    ) -> tuple[Array, Array]:
-        """What the network gave for a view of a frame: boxes that the view does not cut, and their scores."""
-        likely = np.flatnonzero(score >= self.threshold)
-        likely = likely[np.argsort(-score[likely], kind="stable")][:MOST]
-        found = boxes[likely]
-        finite = np.isfinite(score).all() and np.isfinite(found).all()
-        if not (finite and (found[:, :2] < found[:, 2:]).all()):
-            raise BackendError("the locator gave a score or a box that is none; export the model again")
-        in_frame = (crop.to_frame(found.reshape(-1, 2, 2)) + np.array([view.x, view.y])).reshape(-1, 4)
-        kept = view.holds(in_frame, width, height)
-        return in_frame[kept].astype(np.float32), score[likely][kept]
-
     def close(self) -> None:
         self.backend.close()
+
+
+def _whole_boxes(
+    threshold: float, width: int, height: int, view: View, crop: Crop, boxes: Array, score: Array
+) -> tuple[Array, Array]:
+    """What the network gave for a view of a frame: boxes that the view does not cut, and their scores."""
+    likely = np.flatnonzero(score >= threshold)
+    likely = likely[np.argsort(-score[likely], kind="stable")][:MOST]
+    found = boxes[likely]
+    finite = np.isfinite(score).all() and np.isfinite(found).all()
+    if not (finite and (found[:, :2] < found[:, 2:]).all()):
+        raise BackendError("the locator gave a score or a box that is none; export the model again")
+    in_frame = (crop.to_frame(found.reshape(-1, 2, 2)) + np.array([view.x, view.y])).reshape(-1, 4)
+    kept = view.holds(in_frame, width, height)
+    return in_frame[kept].astype(np.float32), score[likely][kept]
 
 
 class View(NamedTuple):
@@ -120,12 +144,17 @@ class View(NamedTuple):
         return np.asarray((boxes[:, :2] > low).all(1) & (boxes[:, 2:] < high).all(1))
 
 
-def tile(width: int, height: int, count: int) -> list[View]:
+def tile(width: int, height: int, count: int, least: int) -> list[View]:
     """Squares that cover a frame, ``count`` along its longer side, neighbours sharing :data:`SHARED` or more.
 
     They are squares because the network sees one: tiles of the frame's proportions would show no more detail.
+    Nor would tiles below ``least``, the side of the network's input in pixels: where so many would be smaller
+    there are fewer, and none where the network sees every pixel of the frame as it is.
     """
-    side = math.ceil(max(width, height) / (count - (count - 1) * SHARED))
+    longer = max(width, height)
+    side = max(least, math.ceil(longer / (count - (count - 1) * SHARED)))
+    if side >= longer:
+        return []
 
     def starts(length: int) -> list[int]:
         number = 1 if length <= side else math.ceil((length - SHARED * side) / ((1 - SHARED) * side))

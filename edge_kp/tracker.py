@@ -56,11 +56,11 @@ class EachFrame:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
         check_image(image)
         start = time.perf_counter()
-        boxes = yield Locate(image)
-        located = time.perf_counter() - start
-        result = yield Detect(image, boxes)
-        self.last_timings = {"locate": located, **result.seconds}
-        found = self.detector.found(result)[: self.max_objects]
+        located = yield Locate(image)
+        seconds = time.perf_counter() - start
+        result = yield Detect(image, located.boxes)
+        self.last_timings = {"locate": seconds, **result.seconds}
+        found = self.detector.found(result, located.least)[: self.max_objects]
         return [self.detector.detection(result, i, number) for number, i in enumerate(found)]
 
 
@@ -183,8 +183,8 @@ class Tracker:
 
     def _whole_image(self, image: Array, dt: float) -> Work[None]:
         """Every frame shows one object from edge to edge, always the same one, seen by both stages."""
-        boxes = yield Locate(image)
-        result = self._timed((yield Detect(image, boxes[:1])))
+        located = yield Locate(image)
+        result = self._timed((yield Detect(image, located.boxes[:1])))
         known, back = (self._tracks or self._memory.lost), not self._tracks
         self._tracks = []
         if not self.detector.present(result):
@@ -266,17 +266,19 @@ class Tracker:
     def _search(self, image: Array) -> Work[None]:
         """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be."""
         start = time.perf_counter()
-        boxes = yield Locate(image)
+        located = yield Locate(image)
         self.last_timings["locate"] = time.perf_counter() - start
+        boxes = sorted(zip(located.boxes, located.least, strict=True), key=lambda pair: float(pair[1]))
         taken = [t.at for t in self._tracks]
-        new = [b for b in boxes if all(box_iou(b, other) < SAME_PLACE for other in taken)]
+        new = [pair for pair in boxes if all(box_iou(pair[0], other) < SAME_PLACE for other in taken)]
         free = self.max_objects - len(self._tracks)
-        new = new[: MOST_TRIED * free]  # some of them may be nothing
+        new = new[: MOST_TRIED * free]  # some of them may be nothing, above all those that come last
         doubted = [t for t in self._tracks if t.doubt is not None]
-        moved = [(t, b) for t in doubted for b in boxes if SAME_PLACE / 2 < box_iou(b, t.at) < WELL_PLACED]
+        sure = [box for box, least in boxes if least == 0]
+        moved = [(t, b) for t in doubted for b in sure if SAME_PLACE / 2 < box_iou(b, t.at) < WELL_PLACED]
         if not new and not moved:
             return
-        result = self._timed((yield Detect(image, [*new, *(b for _, b in moved)])))
+        result = self._timed((yield Detect(image, [*(b for b, _ in new), *(b for _, b in moved)])))
         sights = [Sight(result, i) for i in range(len(result.score))]
         for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
             others = [t.at for t in self._tracks if t is not track]
@@ -286,9 +288,10 @@ class Tracker:
                 self._seen(track, sight, FRAME_S)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.at for t in self._tracks]
-        least = max(SURE, self.detector.spec.score_threshold)
-        sure = [sight for sight in sights[: len(new)] if sight.score >= least]
-        self._tracks += [self._new(sight) for sight in distinct(sure, taken)[:free]]
+        enough = max(SURE, self.detector.spec.score_threshold)
+        tried = zip(sights, new, strict=False)
+        newcomers = [sight for sight, (_, least) in tried if sight.score >= max(enough, float(least))]
+        self._tracks += [self._new(sight) for sight in distinct(newcomers, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
 
     def _timed(self, result: CascadeResult) -> CascadeResult:

@@ -17,6 +17,7 @@ from edge_kp import Detector
 from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_iou, similarity, transform_points
+from edge_kp.locator import SURER, Located
 from edge_kp.modeldir import SHIPPED, read_model, shipped_models
 from edge_kp.pose import pose_model
 from edge_kp.templates import TemplateBank
@@ -252,11 +253,21 @@ def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_fir
         score = np.array([0.7, 0.9, 0.95, 0.1], np.float32)
         result = replace(result, keypoints=points, score=score)
         monkeypatch.setattr(detector, "cascade", lambda *_: result)
-        monkeypatch.setattr(detector, "locator", lambda _: [None] * 4)
+        monkeypatch.setattr(detector, "locator", lambda _: Located(np.zeros((4, 4)), np.zeros(4)))
         found = detector.detect(image)
     assert [d.id for d in found] == [0, 1]
     np.testing.assert_array_equal([d.score for d in found], score[[2, 1]])
     np.testing.assert_array_equal(found[1].keypoints, points[1])
+
+
+def test_what_the_locator_doubts_counts_where_the_stages_are_surer(detector, image, box, monkeypatch):
+    nothing = np.float32([20, 20, 90, 90])
+    (score,) = (found.score for found in detector.detect(image, [box]))
+    assert score > SURER
+    for least, count in ((0.0, 1), (SURER, 1), (score + 1e-3, 0)):
+        located = Located(np.float32([nothing, box]), np.float32([SURER, least]))
+        monkeypatch.setattr(detector, "locator", lambda _, located=located: located)
+        assert len(detector.detect(image)) == count
 
 
 def test_a_file_that_differs_from_its_hash_is_refused(copy):

@@ -16,9 +16,11 @@ from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou
 from edge_kp.locator import (
     DOUBLE,
+    DOUBTED,
     MOST,
     MOST_TILES,
     SHARED,
+    SURER,
     ImageLocator,
     NetworkLocator,
     View,
@@ -199,7 +201,7 @@ def test_what_a_network_sees_in_the_square_is_where_it_is_in_the_frame(form: str
     image = np.zeros((height, width, 3), np.uint8)
     x0, y0, x1, y1 = np.round(box).astype(int).tolist()
     cv2.rectangle(image, (x0, y0), (x1, y1), (0, 0, 255), -1)
-    (found,) = NetworkLocator(Looking(np.zeros((1, 4)), np.zeros(1)), SIZE, 0.5)(image)
+    (found,) = NetworkLocator(Looking(np.zeros((1, 4)), np.zeros(1)), SIZE, 0.5)(image).boxes
     pixel = max(width, height) / SIZE  # of the square, in the frame
     np.testing.assert_allclose(found, [x0 - 0.5, y0 - 0.5, x1 + 0.5, y1 + 0.5], atol=0.6 * pixel + 0.1)
 
@@ -214,11 +216,29 @@ def test_order_and_threshold() -> None:
     likeliest_first, scores = locate.search(image)
     np.testing.assert_allclose(likeliest_first, boxes[[0, 3, 1, 4]], atol=0.01)
     np.testing.assert_allclose(scores, [0.95, 0.8, 0.6, 0.5])
-    largest_first = locate(image)
-    assert all(box.shape == (4,) and box.dtype == np.float32 for box in largest_first)
-    np.testing.assert_allclose(largest_first, boxes[[1, 4, 3, 0]], atol=0.01)
     for threshold, count in ((0.0, 5), (0.55, 3), (0.9, 1), (0.96, 0)):
-        assert len(NetworkLocator(locate.backend, SIZE, threshold)(image)) == count
+        assert len(NetworkLocator(locate.backend, SIZE, threshold).search(image)[0]) == count
+
+
+def test_boxes_that_the_locator_doubts_are_told_as_such_largest_first() -> None:
+    boxes = np.array(
+        [[0, 0, 10, 10], [20, 0, 60, 30], [0, 40, 20, 60], [70, 70, 90, 100], [30, 60, 60, 90]], float
+    )
+    score = np.array([0.95, 0.7 * DOUBTED + 1e-3, 0.69, 0.7, 0.7 * DOUBTED - 1e-3])
+    located = NetworkLocator(Given(in_square(boxes, 100, 100), score), SIZE, 0.7)(
+        np.zeros((100, 100, 3), np.uint8)
+    )
+    assert located.boxes.dtype == located.least.dtype == np.float32
+    np.testing.assert_allclose(located.boxes, boxes[[1, 3, 2, 0]], atol=0.01)
+    np.testing.assert_allclose(located.least, [SURER, 0, SURER, 0])
+
+
+def test_a_box_in_doubt_hides_none_that_is_sure() -> None:
+    boxes = np.array([[10, 10, 60, 60], [12, 11, 61, 62], [70, 70, 99, 99]], float)
+    locate = NetworkLocator(Given(in_square(boxes, 100, 100), np.array([0.45, 0.55, 0.4])), SIZE, 0.5)
+    located = locate(np.zeros((100, 100, 3), np.uint8))
+    np.testing.assert_allclose(located.boxes, boxes[[1, 2]], atol=0.01)
+    np.testing.assert_allclose(located.least, [0, SURER])
 
 
 def test_of_two_boxes_on_one_object_the_likelier_is_told() -> None:
@@ -287,30 +307,40 @@ def test_nothing_found_is_an_empty_result() -> None:
     boxes, scores = locate.search(np.zeros((50, 80, 3), np.uint8))
     assert boxes.shape == (0, 4)
     assert scores.shape == (0,)
-    assert locate(np.zeros((50, 80, 3), np.uint8)) == []
+    located = locate(np.zeros((50, 80, 3), np.uint8))
+    assert located.boxes.shape == (0, 4)
+    assert located.least.shape == (0,)
 
 
 # ---- tiles -------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=100)
-@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(2, MOST_TILES))
-@example(1280, 720, 3)
-@example(1, 1, 8)
-@example(5, 4000, 4)
-def test_tiles_cover_the_frame_and_share_a_quarter(width: int, height: int, count: int) -> None:
-    views = tile(width, height, count)
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(2, MOST_TILES), st.sampled_from([1, 64, 320]))
+@example(1280, 720, 3, 320)
+@example(1280, 720, 8, 320)
+@example(640, 480, 2, 320)
+@example(5, 4000, 4, 1)
+def test_tiles_cover_the_frame_and_share_a_quarter(width: int, height: int, count: int, least: int) -> None:
+    views = tile(width, height, count, least)
+    longer = max(width, height)
+    if not views:
+        assert longer <= max(least, math.ceil(longer / (count - (count - 1) * SHARED)))
+        return
     side = max(view.width for view in views), max(view.height for view in views)
+    longest = max(side)
+    assert least <= longest < longer
     across, down = sorted({view.x for view in views}), sorted({view.y for view in views})
     assert {(view.x, view.y) for view in views} == {(x, y) for x in across for y in down}
-    if max(width, height) >= 4 * count:  # else tiles of whole pixels cannot be so many
-        assert max(len(across), len(down)) == count
+    number = max(len(across), len(down))
+    if longest > least and longer >= 4 * count:  # else tiles of whole pixels cannot be so many
+        assert number == count
+    assert number <= count
     for starts, length, extent in zip((across, down), side, (width, height), strict=True):
         assert starts[0] == 0
         assert starts[-1] + length == extent
         for one, next_ in pairwise(starts):
             assert one + length - next_ >= SHARED * length - 1
-    longest = max(side)
     for view in views:
         assert (view.width, view.height) == (min(longest, width), min(longest, height))
 
@@ -348,9 +378,9 @@ def frame_with(*spots: tuple[int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize(("x", "y"), [(10, 10), (600, 320), (300, 100), (231, 171), (0, 0), (616, 336)])
 def test_tiles_find_what_is_too_small_in_the_whole_frame(x: int, y: int) -> None:
     image = frame_with((x, y, 24))
-    assert NetworkLocator(Spots(), SIZE, 0.5)(image) == []
-    (box,) = NetworkLocator(Spots(), SIZE, 0.5, tiles=3)(image)
-    pixel = tile(640, 360, 3)[0].width / SIZE
+    assert not len(NetworkLocator(Spots(), SIZE, 0.5)(image).boxes)
+    (box,) = NetworkLocator(Spots(), SIZE, 0.5, tiles=3)(image).boxes
+    pixel = tile(640, 360, 3, SIZE)[0].width / SIZE
     np.testing.assert_allclose(box, [x - 0.5, y - 0.5, x + 23.5, y + 23.5], atol=0.6 * pixel)
 
 
@@ -358,13 +388,13 @@ def test_tiles_find_what_is_too_small_in_the_whole_frame(x: int, y: int) -> None
 @settings(max_examples=60, deadline=None)
 @example(0, 0, 167, 5)
 def test_an_object_that_tiles_cut_is_told_once_and_whole(x: int, y: int, side: int, count: int) -> None:
-    (box,) = NetworkLocator(Spots(), SIZE, 0.5, count)(frame_with((x, y, side)))
+    (box,) = NetworkLocator(Spots(), SIZE, 0.5, count)(frame_with((x, y, side))).boxes
     wanted = np.array([x, y, x + side, y + side]) - 0.5
     np.testing.assert_allclose(box, wanted, atol=0.6 * 640 / SIZE)
 
 
 def test_an_object_that_the_edge_of_the_frame_cuts_is_told_by_a_tile() -> None:
-    (box,) = NetworkLocator(Spots(), SIZE, 0.5, 3)(frame_with((620, 340, 30)))
+    (box,) = NetworkLocator(Spots(), SIZE, 0.5, 3)(frame_with((620, 340, 30))).boxes
     np.testing.assert_allclose(box, [619.5, 339.5, 639.5, 359.5], atol=3)
 
 
@@ -372,7 +402,14 @@ def test_each_tile_is_looked_at_once() -> None:
     for count in range(1, MOST_TILES + 1):
         backend = Spots()
         NetworkLocator(backend, SIZE, 0.5, count)(frame_with())
-        assert backend.looks == (1 + len(tile(640, 360, count)) if count > 1 else 1)
+        assert backend.looks == (1 + len(tile(640, 360, count, SIZE)) if count > 1 else 1)
+
+
+def test_a_frame_that_is_seen_in_full_is_not_tiled() -> None:
+    for width, height in ((SIZE, SIZE), (SIZE, 20), (9, 9)):
+        backend = Spots()
+        NetworkLocator(backend, SIZE, 0.5, 4)(np.zeros((height, width, 3), np.uint8))
+        assert backend.looks == 1
 
 
 def test_a_view_holds_what_only_the_frame_cuts() -> None:
@@ -391,7 +428,8 @@ def test_closing_frees_the_network() -> None:
 @pytest.mark.parametrize("form", FRAMES)
 def test_the_whole_image_can_be_the_box(form: str) -> None:
     width, height = FRAMES[form]
-    (box,) = ImageLocator()(np.zeros((height, width, 3), np.uint8))
+    (box,), (least,) = ImageLocator()(np.zeros((height, width, 3), np.uint8))
+    assert least == 0
     assert box.dtype == np.float32
     assert math.prod(box[2:] - box[:2]) == width * height
     np.testing.assert_allclose((box[:2] + box[2:]) / 2, [(width - 1) / 2, (height - 1) / 2])

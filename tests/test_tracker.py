@@ -14,6 +14,7 @@ from edge_kp.geometry import box_iou, invert, transform_points
 from edge_kp.identity import Sight
 from edge_kp.live.following import Together
 from edge_kp.live.frames import Frame
+from edge_kp.locator import Located
 from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -287,7 +288,10 @@ class TwoBoxes:
         self.real = real
 
     def __call__(self, image):
-        return [np.float32([0, 0, 250, 250]), *self.real(image)]
+        boxes, least = self.real(image)
+        return Located(
+            np.concatenate([np.float32([[0, 0, 250, 250]]), boxes]), np.append(np.float32(0), least)
+        )
 
     def close(self):
         pass
@@ -297,6 +301,27 @@ def test_a_false_box_takes_no_place(detector, frames, monkeypatch):
     monkeypatch.setattr(detector, "locator", TwoBoxes(detector.locator))
     image = frames[40].copy()
     image[:250, :250] = 90
+    assert len(Tracker(detector, max_objects=1).update(image)) == 1
+
+
+def test_a_newcomer_that_the_locator_doubts_must_be_surer(detector, frames, monkeypatch):
+    boxes, _ = detector.locator(frames[40])
+    (score,) = (found.score for found in detector.detect(frames[40]))
+    for least, count in ((0.0, 1), (score - 1e-3, 1), (score + 1e-3, 0)):
+        located = Located(boxes, np.full(len(boxes), least, np.float32))
+        monkeypatch.setattr(detector, "locator", lambda _, located=located: located)
+        for follower in (Tracker(detector), EachFrame(detector)):
+            assert len(follower.update(frames[40])) == count
+
+
+def test_boxes_in_doubt_crowd_out_none_that_is_sure(detector, frames, monkeypatch):
+    sure, _ = detector.locator(frames[40])
+    doubted = np.tile(np.float32([0, 0, 300, 300]), (20, 1)) + np.float32(7 * np.arange(20)[:, None])
+    image = np.full_like(frames[40], 90)
+    x0, y0, x1, y1 = np.round(sure[0] + [-60, -60, 60, 60]).astype(int).tolist()
+    image[y0:y1, x0:x1] = frames[40][y0:y1, x0:x1]
+    located = Located(np.concatenate([doubted, sure]), np.float32([0.9999] * 20 + [0]))
+    monkeypatch.setattr(detector, "locator", lambda _: located)
     assert len(Tracker(detector, max_objects=1).update(image)) == 1
 
 
@@ -458,7 +483,8 @@ def test_a_network_that_fails_for_one_object_answers_the_others(detector, frames
 
     monkeypatch.setattr(detector.cascade, "detect_each", detect_each)
     locate = detector.locator
-    monkeypatch.setattr(detector, "locator", lambda image: [box] if image is black else locate(image))
+    seen = Located(box[None], np.zeros(1, np.float32))
+    monkeypatch.setattr(detector, "locator", lambda image: seen if image is black else locate(image))
     bad, good = together.update([Frame(0, 0.0, 0.0, black, 0), Frame(0, 0.0, 0.0, frames[20], 1)])
     assert isinstance(bad, BackendError)
     assert len(good[0]) == 1

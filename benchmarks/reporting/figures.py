@@ -135,7 +135,7 @@ def locating(results: Results) -> Table:
 
 def small(results: Results) -> Table:
     """How many objects are found by their width in the frame, and what searching tiles costs."""
-    result = results["distance"]
+    result = results["finding"]
     found = result.at("found_percent")
     rows = [
         (

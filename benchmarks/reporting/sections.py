@@ -66,9 +66,9 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
         Part("Finding faces", "locate.json", "", "python -m benchmarks.locate", of("locating")),
         Part(
             "Small faces",
-            "distance*",
+            "finding*",
             "Share of the faces told by the whole detector, by their width in a frame, and the price.",
-            "python -m benchmarks.distance",
+            "python -m benchmarks.finding",
             of("small"),
         ),
         Part("Error curves of every output", "*-errors.png", "", "python -m edge_kp.evaluate --plots"),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from edge_kp.cascade import Cascade
 from edge_kp.geometry import box_iou, jitter_box
+from edge_kp.locator import Located
 from edge_kp.metrics import auc, failure_rate, nme
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.datasets import Sample
@@ -19,7 +20,7 @@ from edge_kp.types import Array
 
 OUTPUTS = ("stage1_prior", "stage1", "prior", "cascade")
 BOXES = ("tight", "jitter", "located")
-Locate = Callable[[Array], Sequence[Array]]
+Locate = Callable[[Array], Located]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ def evaluate(
     Args:
         boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled at random, seeded by file
             name), or ``located`` (the located box that overlaps the object most).
-        locate: image → boxes, for ``located``.
+        locate: image → where objects may be, for ``located``.
         jitter: share of its sides by which a box is shifted and rescaled at most.
 
     Raises:
@@ -115,10 +116,12 @@ def evaluate(
     images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
     for i, sample in enumerate(images):
         image = sample.read()
-        box = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed, jitter)
+        box, least = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed, jitter)
         if box is None:
             continue
         result = cascade(image, [box])
+        if result.score[0] < least:
+            continue
         found["stage1_prior"][i] = result.stage1_prior_keypoints[0]
         found["stage1"][i] = result.stage1_keypoints[0]
         found["prior"][i] = result.prior_keypoints[0]
@@ -182,22 +185,26 @@ def _box(
     locate: Locate | None,
     seed: int,
     jitter: float,
-) -> Array | None:
+) -> tuple[Array | None, float]:
+    """The box to look at, and the score that what lies in it must reach to count as located."""
     height, width = image.shape[:2]
     box = sample_box(sample.keypoints, (width, height), box_rule)
     if boxes == "jitter":
-        return jitter_box(box, key_rng(sample.key, seed), jitter)
+        return jitter_box(box, key_rng(sample.key, seed), jitter), 0.0
     if boxes == "tight":
-        return box
+        return box, 0.0
     if locate is None:
         raise ValueError("located boxes need a locator")
-    return best_overlap(box, locate(image))
+    located = locate(image)
+    best = best_overlap(box, located.boxes)
+    return (None, 0.0) if best is None else (located.boxes[best], float(located.least[best]))
 
 
-def best_overlap(box: Array, candidates: Sequence[Array], least: float = 0.2) -> Array | None:
-    """The candidate that overlaps ``box`` most, or None below an IoU of ``least``."""
-    best = max(candidates, key=lambda c: box_iou(box, c), default=None)
-    return best if best is not None and box_iou(box, best) >= least else None
+def best_overlap(box: Array, candidates: Sequence[Array] | Array, least: float = 0.2) -> int | None:
+    """Which of the candidates overlaps ``box`` most; None below an IoU of ``least``."""
+    overlaps = [box_iou(box, candidate) for candidate in candidates]
+    best = max(range(len(overlaps)), key=overlaps.__getitem__, default=None)
+    return best if best is not None and overlaps[best] >= least else None
 
 
 def figure(value: float | None, form: str) -> str:

@@ -173,7 +173,7 @@ def search_training_photos(net: LocatorNet, photos: Sequence[Photo], device: tor
     """Mark what a first locator is sure of and nobody labelled (:func:`mark_unlabelled`)."""
     locate = NetworkLocator(TorchBackend(ExportLocator(net), device), net.config.size, SURE)
     shown = tqdm(photos, "looking for unlabelled objects", unit="photo", leave=False)
-    return mark_unlabelled(list(shown), locate)
+    return mark_unlabelled(list(shown), lambda image: list(locate.search(image)[0]))
 
 
 def validate(net: nn.Module, photos: Sequence[Photo], device: torch.device) -> dict[str, float]:

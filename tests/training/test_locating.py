@@ -562,7 +562,7 @@ def test_a_locator_is_exported_as_it_is(learnt: Learnt, tmp_path: Path) -> None:
     assert [n.op_type for n in model.graph.node if "image" in n.input] == ["Cast"]
     # Behind the runtime's interface it finds the same objects.
     here, there = (
-        NetworkLocator(backend, net.config.size, 0.2)(held[0].levels[0])
+        NetworkLocator(backend, net.config.size, 0.2).search(held[0].levels[0])[0]
         for backend in (TorchBackend(exported), OnnxRuntimeBackend(path, threads=1))
     )
     np.testing.assert_allclose(here, there, atol=0.1)

@@ -184,8 +184,9 @@ def faces(frames: list[Array]) -> dict[str, Array]:
         spec, cascade, locator = detector.spec, detector.cascade, detector.locator
         found = {"locator": [], "stage1": [], "stage2": []}
         for frame in frames[::12]:
-            boxes = locator(frame)
-            if boxes:
+            boxes, least = locator(frame)
+            boxes = boxes[least == 0]
+            if len(boxes):
                 found["locator"].append(fit_square(frame, spec.locator_size)[0])
                 found["stage1"].append(square_crop(boxes[0], spec.sizes[0], spec.scale).extract(frame))
                 found["stage2"].append(cascade(frame, boxes[:1]).crop(0))

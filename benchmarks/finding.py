@@ -1,17 +1,19 @@
-"""How small may an object be? ``python -m benchmarks.distance --data SPEC``: found by its width in the frame.
+"""Which objects does the detector find? ``python -m benchmarks.finding --data SPEC``: by size, cover, turn.
 
-Each photo is shrunk until its labelled object is so many pixels wide, and laid at random onto a drawn surface
-of 1280 × 720 pixels. Found counts what the whole detector tells there, locator and both stages, with
-``--tiles`` from 1 on. The price: the time of a search, and what is found where no object is, in drawn
-surfaces and in the pictures of ``--background DIR``.
+Found counts what the whole detector tells, locator and both stages. Small: each photo is shrunk until its
+labelled object is so many pixels wide, and laid at random onto a drawn surface of 1280 × 720 pixels; with
+``--tiles`` from 1 on. Covered: a drawn surface hides a share of the object's box. Turned: the photo is turned
+in its plane. The price: the time of a search, and what is told where no object is, in drawn surfaces and in
+the pictures of ``--background DIR``.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, write_result
+from benchmarks.weaknesses import covered
 from edge_kp import Detector
 from edge_kp.cli import run_cli
 from edge_kp.errors import DataError
 from edge_kp.files import replacing
-from edge_kp.geometry import box_iou
+from edge_kp.geometry import box_iou, similarity, tight_box, transform_points
 from edge_kp.live.source import input_files
 from edge_kp.training.datasets import Sample, load_dataset
 from edge_kp.training.regions import key_rng
@@ -35,9 +38,13 @@ from edge_kp.types import Array
 WIDTH, HEIGHT = 1280, 720
 WIDTHS = (12, 16, 20, 28, 40, 64, 100, 160, 320)  # of the object's box in the frame, pixels
 TILES = (1, 2, 3, 4)
-OVERLAP = 0.5  # IoU of what is found and the label
+COVERS = (0.0, 0.2, 0.35, 0.5)  # share of the object's box
+TURNS = (15, 30, 45, 60, 90, 180)  # degrees
+OVERLAP = 0.4  # IoU of what is found and the label
 SURFACES = 100  # frames of a drawn surface alone
 ROUNDS = 40  # searches that are timed
+
+Harder = Callable[[Sample, float, np.random.Generator], tuple[Array, Array]]
 
 
 def surface(rng: np.random.Generator) -> Array:
@@ -63,12 +70,28 @@ def small_in_frame(sample: Sample, width: float, rng: np.random.Generator) -> tu
     return frame, box + np.array([x, y, x, y])
 
 
-def found_percent(detector: Detector, samples: Sequence[Sample], width: float) -> float:
-    """Share of the samples that the detector tells when they are so wide."""
+def covered_photo(sample: Sample, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The photo with a share of its object's box hidden, and that box."""
+    return covered(sample.read(), sample.keypoints, share, rng), sample.box
+
+
+def turned_photo(sample: Sample, degrees: float, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The photo turned either way about its middle, all of it in view, and its object's box."""
+    photo = sample.read()
+    height, width = photo.shape[:2]
+    side = math.ceil(math.hypot(width, height))
+    angle = math.radians(degrees if rng.random() < 0.5 else -degrees)
+    turn = similarity(angle, 1.0)
+    turn[:, 2] = (side - 1) / 2 - turn[:, :2] @ [(width - 1) / 2, (height - 1) / 2]
+    return cv2.warpAffine(photo, turn, (side, side)), tight_box(transform_points(turn, sample.keypoints))
+
+
+def found_percent(detector: Detector, samples: Sequence[Sample], harder: Harder, value: float) -> float:
+    """Share of the samples that the detector tells in the pictures that ``harder`` makes of them."""
     found = 0
     for sample in samples:
-        frame, box = small_in_frame(sample, width, key_rng(sample.key, round(width)))
-        told = (detection.box for detection in detector.detect(frame))
+        picture, box = harder(sample, value, key_rng(sample.key, round(100 * value)))
+        told = (detection.box for detection in detector.detect(picture))
         found += any(box_iou(other, box) > OVERLAP for other in told)
     return round(100 * found / len(samples), 1)
 
@@ -120,7 +143,17 @@ def _run(args: argparse.Namespace) -> None:
         key = str(tiles)
         with Detector(args.model, threads=1, tiles=tiles) as detector:
             widths = tqdm(WIDTHS, f"{tiles} tiles", leave=False)
-            found[key] = {str(width): found_percent(detector, samples, width) for width in widths}
+            found[key] = {
+                str(width): found_percent(detector, samples, small_in_frame, width) for width in widths
+            }
+            if tiles == 1:
+                for name, harder, values in (
+                    ("covered", covered_photo, COVERS),
+                    ("turned", turned_photo, TURNS),
+                ):
+                    figures[f"found_{name}_percent"] = {
+                        f"{value:g}": found_percent(detector, samples, harder, value) for value in values
+                    }
             drawn = (surface(np.random.default_rng(seed)) for seed in range(SURFACES))
             figures["objects_in_a_surface"][key] = told_in(detector, drawn)
             if files:
@@ -129,17 +162,20 @@ def _run(args: argparse.Namespace) -> None:
             figures["search_ms"][key] = _search_ms(detector)
             how = {"precision": detector.precision, "backend": detector.backend_name}
         print(f"{tiles} tiles: " + ", ".join(f"{share:.0f} % at {w} px" for w, share in found[key].items()))
+    for name in ("covered", "turned"):
+        row = figures[f"found_{name}_percent"].items()
+        print(f"{name}: " + ", ".join(f"{share:.0f} % at {value}" for value, share in row))
     plot(found, RESULTS / f"{args.name}.png")
     frame = {"frame": [WIDTH, HEIGHT], "samples": len(samples), "backgrounds": len(files)}
     write_result(args.name, {"model": args.model, **how, **frame, "found_percent": found, **figures})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m benchmarks.distance", description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.finding", description=__doc__)
     parser.add_argument("--data", action="append", required=True, metavar="SPEC")
     parser.add_argument("--background", type=Path, metavar="DIR", help="pictures without any object")
     parser.add_argument("--model", default="face68")
-    parser.add_argument("--name", default="distance", help="of the result file")
+    parser.add_argument("--name", default="finding", help="of the result file")
     return run_cli(_run, parser, argv)
 
 

@@ -1,4 +1,4 @@
-"""A photo made small lies in the frame where its box says, and is as wide as asked."""
+"""What makes objects harder to find leaves them where their box says, as small or covered as asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.distance import HEIGHT, TILES, WIDTH, WIDTHS, found_percent, small_in_frame, surface
+from benchmarks.finding import (
+    HEIGHT,
+    WIDTH,
+    covered_photo,
+    found_percent,
+    small_in_frame,
+    surface,
+    turned_photo,
+)
 from edge_kp.training.samples import Sample
 from edge_kp.types import Array, Detection
 
@@ -70,9 +78,30 @@ def test_only_what_lies_on_the_object_counts_as_found() -> None:
             return [found]
 
     for shift, share in ((0, 100.0), (100, 0.0)):
-        assert found_percent(Says(shift), [SAMPLE] * 3, 160) == share  # type: ignore[arg-type]
+        assert found_percent(Says(shift), [SAMPLE] * 3, small_in_frame, 160) == share  # type: ignore[arg-type]
 
 
-def test_from_far_to_near() -> None:
-    assert list(WIDTHS) == sorted(WIDTHS)
-    assert TILES[0] == 1
+@pytest.mark.parametrize("degrees", [0, 30, 90, 180])
+def test_a_turned_photo_is_whole_and_its_box_tight(degrees: int) -> None:
+    for seed in range(4):
+        picture, box = turned_photo(SAMPLE, degrees, np.random.default_rng(seed))
+        rows, columns = np.nonzero(picture[..., 0] > 127)
+        assert len(rows) == pytest.approx(61 * 81, rel=0.04)
+        if degrees % 90 == 0:  # two corners say where the other two are
+            seen = [columns.min(), rows.min(), columns.max(), rows.max()]
+            np.testing.assert_allclose(box, seen, atol=1)
+
+
+def test_photos_turn_either_way() -> None:
+    boxes = {tuple(turned_photo(SAMPLE, 30, np.random.default_rng(seed))[1].round(3)) for seed in range(9)}
+    assert len(boxes) == 2
+
+
+def test_a_covered_photo_keeps_its_box() -> None:
+    before = rectangle()
+    picture, box = covered_photo(SAMPLE, 0.5, np.random.default_rng(0))
+    np.testing.assert_array_equal(box, SAMPLE.box)
+    changed = (picture != before).any(2)
+    assert changed.sum() == pytest.approx(0.5 * 60 * 80, rel=0.1)
+    changed[50:131, 100:161] = False
+    assert not changed.any()
