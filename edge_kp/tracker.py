@@ -288,11 +288,19 @@ class Tracker:
                 self._seen(track, sight, FRAME_S)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.at for t in self._tracks]
-        enough = max(SURE, self.detector.spec.score_threshold)
-        tried = zip(sights, new, strict=False)
-        newcomers = [sight for sight, (_, least) in tried if sight.score >= max(enough, float(least))]
+        tried = zip(sights, (float(least) for _, least in new), strict=False)
+        newcomers = [sight for sight, least in tried if self._counts(sight, least)]
         self._tracks += [self._new(sight) for sight in distinct(newcomers, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
+
+    def _counts(self, sight: Sight, least: float) -> bool:
+        """Is it a newcomer, or one that comes back? ``least``: score that its box asks for.
+
+        A lost object that is coming out of its cover is known again only once it is seen clearly: until then
+        what the locator itself doubts would take a new id.
+        """
+        enough = max(SURE, self.detector.spec.score_threshold, least)
+        return sight.score >= enough and (least == 0 or sight.clear or not self._memory.lost)
 
     def _timed(self, result: CascadeResult) -> CascadeResult:
         for stage, seconds in result.seconds.items():

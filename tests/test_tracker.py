@@ -314,6 +314,27 @@ def test_a_newcomer_that_the_locator_doubts_must_be_surer(detector, frames, monk
             assert len(follower.update(frames[40])) == count
 
 
+def test_who_comes_out_of_a_cover_is_nobody_new(detector, frames, monkeypatch):
+    """Half a face in a box that the locator doubts may be the lost one: it is known once it is clear."""
+    half = frames[60].copy()
+    half[185:] = 90  # below the nose
+    (seen,) = detector.detect(frames[60])
+    (found,) = detector.detect(half, [seen.box])
+    assert found.score > 0.9
+    assert found.visibility.mean() < 0.8
+    located = Located(seen.box[None], np.float32([0.9]))
+    nothing = Located(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    locate, black = detector.locator, np.zeros_like(half)
+    say = {id(half): located, id(black): nothing}
+    monkeypatch.setattr(detector, "locator", lambda image: say.get(id(image)) or locate(image))
+    assert len(Tracker(detector).update(half)) == 1  # nobody is lost whom it could be
+    tracker = Tracker(detector)
+    assert [d.id for d in tracker.update(frames[60])] == [1]
+    assert tracker.update(black) == []
+    assert tracker.update(half) == []
+    assert [d.id for d in tracker.update(frames[60])] == [1]
+
+
 def test_boxes_in_doubt_crowd_out_none_that_is_sure(detector, frames, monkeypatch):
     sure, _ = detector.locator(frames[40])
     doubted = np.tile(np.float32([0, 0, 300, 300]), (20, 1)) + np.float32(7 * np.arange(20)[:, None])
