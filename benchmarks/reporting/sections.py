@@ -65,7 +65,7 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
         Part("By attribute, point, degradation", "accuracy*", "", "python -m benchmarks.accuracy", whole),
         Part("Finding faces", "locate.json", "", "python -m benchmarks.locate", of("locating")),
         Part(
-            "Small faces",
+            "Small, covered and turned faces",
             "finding*",
             "Share of the faces told by the whole detector, by their width in a frame, and the price.",
             "python -m benchmarks.finding",
