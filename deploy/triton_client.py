@@ -119,11 +119,11 @@ class Model:
     def detect(self, image: Array, boxes: Sequence[Array] | None = None) -> list[Detection]:
         """Keypoints of every object in a uint8 BGR image, or one result for each box, in frame pixels."""
         if boxes is None:
-            boxes, doubted = self.locator(image)
-            least = np.maximum(doubted, self.spec.score_threshold)
+            located = self.locator(image)
+            result = self.cascade(image, located.boxes)
+            least = np.maximum(located.least, self.spec.score_threshold)
         else:
-            least = np.zeros(len(boxes))
-        result = self.cascade(image, boxes)
+            result, least = self.cascade(image, boxes), np.zeros(len(boxes))
         return [
             Detection(
                 id=number,
