@@ -13,9 +13,11 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -301,49 +303,65 @@ def _power(candidates: Sequence[Candidate], seconds: float) -> list[dict[str, An
 def _run(args: argparse.Namespace) -> None:
     start = time.monotonic()
     job = prepare(args.model, args.precision, sorted(args.batch))
-    trt = load_tensorrt()
+    tensorrt = "none"
+    try:
+        trt = load_tensorrt()
+        tensorrt = f"{library_name(trt)} {trt.__version__}"
+    except BackendError as error:  # the others can be measured without it
+        job.notes.failed["tensorrt"] = str(error)
     with open_device() as device:
         machine: dict[str, Any] = {
             **asdict(device.gpu),
             "driver_cuda": device.driver,
             "reached_by": device.library,
-            "tensorrt": f"{library_name(trt)} {trt.__version__}",
+            "tensorrt": tensorrt,
             "python": platform.python_version(),
             "nvidia_smi_before": gpu_state(),
             **board_state(),
         }
-    print(f"{machine['tensorrt']} on {machine['name']}; opening the engines", flush=True)
+    print(f"TensorRT: {machine['tensorrt']} on {machine['name']}; opening the engines", flush=True)
     with ExitStack() as keep:
-        everyone = [*engines(job, keep), *onnx_runtime(job), *pytorch(job, args.run)]
-        candidates = warm_up(everyone, args.calls, job.notes)
-        if not any(c.by.startswith("tensorrt") for c in candidates):
+        ours = engines(job, keep) if tensorrt != "none" else iter(())
+        everyone = chain(ours, onnx_runtime(job), pytorch(job, args.run))
+        candidates = warm_up(everyone, args.calls, job.notes, start + args.seconds / 2)
+        if not candidates:
             why = next(iter((job.notes.failed | job.notes.skipped).values()), "no network to run")
-            raise BackendError(f"no engine can be measured ({why})")
-        opened = time.monotonic()
-        print(f"{len(candidates)} candidates, warmed up after {opened - start:.0f} s", flush=True)
+            raise BackendError(f"nothing can be measured ({why})")
+        if not any(c.by.startswith("tensorrt") for c in candidates):
+            job.notes.failed.setdefault("tensorrt", "no engine can be measured: see above, or 'skipped'")
+        warm = time.monotonic() - start
+        print(f"{len(candidates)} candidates, warmed up after {warm:.0f} s", flush=True)
+
+        def write(rows: list[dict[str, Any]], rounds: int, watts: Sequence[Any] = ()) -> None:
+            figures = {
+                "model": job.spec.name,
+                "gpu": machine,
+                "definitions": DEFINITIONS,
+                "rounds": rounds,
+                "calls": args.calls,
+                "seconds_until_warm": round(warm, 1),
+                "rows": rows,
+                "goals": against_goals(rows),
+                "power": list(watts),
+                **asdict(job.notes),
+            }
+            name = str(machine["name"])
+            with redirect_stdout(StringIO()):  # it tells the path each time
+                write_result(f"gpu-{slug(name)}", figures, args.out, PACKAGES, name)
+
         stretches = 2 * len(args.precision) * (args.power_seconds + SETTLE) if args.power_seconds else 0
         until = start + args.seconds - stretches
-        rows, rounds = measure(candidates, args.rounds, args.calls, until)
+        # Written after each round, so that whatever happens later costs no figure that is there.
+        rows, rounds = measure(candidates, args.rounds, args.calls, job.notes, until, write)
         machine["nvidia_smi_after"] = gpu_state()
-        watts = _power(candidates, args.power_seconds)
-    goals = against_goals(rows)
-    print(f"{table(rows)}\n\n{goal_lines(goals)}")
+        write(rows, rounds)
+        measured = [c for c in candidates if str(c) not in job.notes.failed]
+        write(rows, rounds, _power(measured, args.power_seconds))
+    print(f"{table(rows)}\n\n{goal_lines(against_goals(rows))}")
     for word, notes in (("skipped", job.notes.skipped), ("FAILED", job.notes.failed)):
         for name, why in notes.items():
             print(f"{word} {name}: {why}")
-    figures = {
-        "model": job.spec.name,
-        "gpu": machine,
-        "definitions": DEFINITIONS,
-        "rounds": rounds,
-        "calls": args.calls,
-        "seconds_until_warm": round(opened - start, 1),
-        "rows": rows,
-        "goals": goals,
-        "power": watts,
-        **asdict(job.notes),
-    }
-    write_result(f"gpu-{slug(str(machine['name']))}", figures, args.out, PACKAGES, str(machine["name"]))
+    print(f"wrote {args.out / ('gpu-' + slug(str(machine['name'])) + '.json')}")
     if job.notes.failed:
         raise BackendError(f"{len(job.notes.failed)} not measured that should be: see 'FAILED' above")
 

@@ -9,14 +9,14 @@
 #   OUT     folder for the JSON (benchmarks/results)
 #   ROUNDS  turns of each candidate (30)
 #   QUICK   1: a first look, FP16 at batch 1 in a few rounds
-#   BUDGET  seconds for all of it (580); building on a Jetson takes longer: give it 7200
+#   BUDGET  seconds for all of it (520); building on a Jetson takes longer: give it 7200
 #
 # Where only TensorRT 8 is there, benchmarks.legacy_trt86 measures instead.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3} model=${MODEL:-face68} out=${OUT:-$root/benchmarks/results}
-budget=${BUDGET:-580} rounds=${ROUNDS:-30} quick=${QUICK:-0}
+budget=${BUDGET:-520} rounds=${ROUNDS:-30} quick=${QUICK:-0}
 precisions=(fp16 fp32 int8) batches=(1 4 16)
 if [ "$quick" = 1 ]; then
     precisions=(fp16) batches=(1) rounds=${ROUNDS:-5}

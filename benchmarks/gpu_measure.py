@@ -88,54 +88,89 @@ class Goal:
 GOALS = (Goal("cascade", "fp16", 1, "device_ms", 0.25), Goal("cascade", "fp16", 1, "host_ms", 0.40))
 
 
-def warm_up(candidates: Sequence[Candidate], calls: int, notes: Notes) -> list[Candidate]:
-    """Those that run. A rival that does not is left out by name, an engine that does not has failed."""
+def warm_up(
+    candidates: Iterable[Candidate], calls: int, notes: Notes, until: float = math.inf
+) -> list[Candidate]:
+    """Those that run. A rival that does not is left out by name, an engine that does not has failed.
+
+    Args:
+        until: ``time.monotonic()`` after which no further one is tried, lest nothing be measured at all.
+    """
     able = []
     for candidate in candidates:
+        if time.monotonic() >= until:
+            _note(notes, candidate, "no time was left for it")
+            continue
         try:
             _turn(candidate, calls)
         except Exception as error:  # each library has its own, and compilers fail in many ways
-            to = notes.failed if candidate.by.startswith("tensorrt") else notes.skipped
-            to[str(candidate)] = one_line(error)
+            _note(notes, candidate, one_line(error))
         else:
             able.append(candidate)
     return able
 
 
+def _note(notes: Notes, candidate: Candidate, why: str) -> None:
+    to = notes.failed if candidate.by.startswith("tensorrt") else notes.skipped
+    to[str(candidate)] = why
+
+
 def measure(
-    candidates: Sequence[Candidate], rounds: int, calls: int, until: float = math.inf
+    candidates: Sequence[Candidate],
+    rounds: int,
+    calls: int,
+    notes: Notes,
+    until: float = math.inf,
+    keep: Callable[[list[dict[str, Any]], int], None] = lambda rows, done: None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Time all candidates in turns; :data:`DEFINITIONS` says what each figure is.
 
+    One that fails on the way is named in ``notes``, and has no row; the others go on.
+
     Args:
         until: ``time.monotonic()`` after which no further round is begun.
+        keep: is given the rows so far, and the rounds they are of, after each round.
 
     Returns:
         a row for each candidate, and the rounds there were.
     """
-    host: list[list[float]] = [[] for _ in candidates]
-    device: list[list[float]] = [[] for _ in candidates]
+    going = list(candidates)
+    times: dict[int, tuple[list[float], list[float]]] = {id(c): ([], []) for c in going}
     done = 0
+    rows: list[dict[str, Any]] = []
     while done < rounds and (done == 0 or time.monotonic() < until):
-        for i, candidate in enumerate(candidates):
-            on_host, on_device = _turn(candidate, calls)
-            host[i] += on_host
-            device[i] += on_device
+        for candidate in list(going):
+            try:
+                on_host, on_device = _turn(candidate, calls)
+            except Exception as error:  # as in the warm-up
+                _note(notes, candidate, f"after {done} rounds: {one_line(error)}")
+                going.remove(candidate)
+                continue
+            host, device = times[id(candidate)]
+            host += on_host
+            device += on_device
         done += 1
-    rows = [
+        rows = _rows(going, times)
+        keep(rows, done)
+    return rows, done
+
+
+def _rows(
+    candidates: Sequence[Candidate], times: Mapping[int, tuple[Sequence[float], Sequence[float]]]
+) -> list[dict[str, Any]]:
+    return [
         {
             "what": c.what,
             "by": c.by,
             "precision": c.precision,
             "batch": c.batch,
             "graphs": c.graphs,
-            "host_ms": spread(host[i]),
-            "device_ms": spread(device[i]) if device[i] else None,
+            "host_ms": spread(times[id(c)][0]),
+            "device_ms": spread(times[id(c)][1]) if times[id(c)][1] else None,
             "kernels": c.kernels,
         }
-        for i, c in enumerate(candidates)
+        for c in candidates
     ]
-    return rows, done
 
 
 def _turn(candidate: Candidate, calls: int) -> tuple[list[float], list[float]]:

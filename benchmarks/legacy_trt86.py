@@ -324,7 +324,9 @@ def _run(args: argparse.Namespace) -> None:
     cuda, notes, parity = Cuda(), Notes(), dict[str, Any]()
     before = gpu_state()
     built = list(candidates(trt, cuda, args, start + 0.7 * args.seconds, parity, notes))
-    rows, rounds = measure(warm_up(built, args.calls, notes), args.rounds, args.calls, start + args.seconds)
+    rows, rounds = measure(
+        warm_up(built, args.calls, notes), args.rounds, args.calls, notes, start + args.seconds
+    )
     goals = against_goals(rows)
     print(f"{table(rows)}\n\n{goal_lines(goals)}")
     for network, outputs in parity.items():

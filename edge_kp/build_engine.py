@@ -87,21 +87,32 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     trt = load_tensorrt()
     gpu = _target(args.compute_capability, library_name(trt))
     print(f"{library_name(trt)} {trt.__version__} for {gpu}")
+    built, failed = [], {}
     for onnx, engine, precision in jobs:
-        info = build(
-            trt,
-            onnx,
-            engine,
-            precision,
-            gpu,
-            args.batch,
-            workspace=int(args.workspace_gib * 2**30),
-            timing_cache=args.timing_cache,
-            elsewhere=IN_THE_MODEL if folder else "give another --engine",
-        )
-        print(_line(engine, info))
+        try:
+            info = build(
+                trt,
+                onnx,
+                engine,
+                precision,
+                gpu,
+                args.batch,
+                workspace=int(args.workspace_gib * 2**30),
+                timing_cache=args.timing_cache,
+                elsewhere=IN_THE_MODEL if folder else "give another --engine",
+            )
+        except BackendError as error:  # the other engines may be built all the same
+            failed[onnx.name] = error
+            continue
+        print(_line(engine, info), flush=True)
+        built.append((onnx, engine, precision))
+    if not built:
+        raise next(iter(failed.values()))
     if references:
-        _verify(jobs, references)
+        failed |= _verify(built, references)
+    if failed:
+        told = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        raise BackendError(f"{len(failed)} of {len(jobs)} failed: {told}")
 
 
 def _single(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Job:
@@ -121,7 +132,8 @@ def _of_model(folder: Path, precisions: Sequence[str]) -> list[Job]:
     spec = read_model(folder)
     jobs = []
     for precision in dict.fromkeys(precisions):
-        names = [f"{network}.{precision}.onnx" for network in NETWORKS]
+        # The cascade first: it is what runs, and time may end before the last one.
+        names = [f"{network}.{precision}.onnx" for network in reversed(NETWORKS)]
         paths = [checked_file(folder, spec, name) for name in names if name in spec.files]
         if not paths:
             there = sorted({name.split(".")[1] for name in spec.files if name.endswith(".onnx")})
@@ -166,29 +178,32 @@ def _line(engine: Path, info: EngineInfo) -> str:
     return f"{engine}: {size:.1f} MiB in {info.seconds:.1f} s; layers: {layers}"
 
 
-def _verify(jobs: Sequence[Job], references: Mapping[str, References]) -> None:
-    """Engines, and ONNX Runtime on the same files, beside PyTorch's outputs.
-
-    Raises:
-        BackendError: an engine differs beyond tolerance.
-    """
-    failed = []
+def _verify(jobs: Sequence[Job], references: Mapping[str, References]) -> dict[str, BackendError]:
+    """Engines, and ONNX Runtime on the same files, beside PyTorch's outputs: file → why its engine fails."""
+    failed: dict[str, BackendError] = {}
     for precision in dict.fromkeys(precision for _, _, precision in jobs):
         engines, files = [], []
         for onnx, engine, of in jobs:
             if of == precision:
                 network, reference = _network(onnx), references[_network(onnx)]
-                with TensorRTBackend(engine, onnx, precision) as backend:
-                    engines += compare(network, precision, backend.run(reference.images), reference.outputs)
+                try:
+                    with TensorRTBackend(engine, onnx, precision) as backend:
+                        seen = backend.run(reference.images)
+                except BackendError as error:
+                    failed[onnx.name] = error
+                    continue
+                rows = compare(network, precision, seen, reference.outputs)
+                engines += rows
+                if far := [row.output for row in rows if not row.passed]:
+                    failed[onnx.name] = BackendError(
+                        f"beyond tolerance: {', '.join(far)}; do not use this engine, and report TensorRT's"
+                        " version"
+                    )
                 with open_backend("onnxruntime", onnx, precision, None) as other:
                     files += compare(network, precision, other.run(reference.images), reference.outputs)
         print(f"\n{precision}: engines beside PyTorch\n{table(engines)}")
-        print(f"\n{precision}: ONNX Runtime beside PyTorch\n{table(files)}")
-        failed += [f"{row.network}.{precision} {row.output}" for row in engines if not row.passed]
-    if failed:
-        raise BackendError(
-            f"beyond tolerance: {', '.join(failed)}; do not use these engines, and report TensorRT's version"
-        )
+        print(f"\n{precision}: ONNX Runtime beside PyTorch\n{table(files)}", flush=True)
+    return failed
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -255,6 +255,33 @@ def test_engines_like_pytorch_pass(trt, folder, capsys):
     assert "BEYOND" not in told
 
 
+def test_a_network_that_cannot_be_built_costs_the_others_nothing(trt, folder, capsys, monkeypatch):
+    """Nor does an engine that does not run cost the others their comparison."""
+    build, run = cli.build, tensorrt.TensorRTBackend.run
+
+    def not_stage1(trt, onnx, *more, **settings):
+        if onnx.name.startswith("stage1"):
+            raise BackendError("no tactic")
+        return build(trt, onnx, *more, **settings)
+
+    def never(self, image):
+        raise BackendError("the GPU is lost")
+
+    monkeypatch.setattr(cli, "build", not_stage1)
+    assert cli.main(["--model", str(folder), "--precision", "fp32", "--verify"]) == 1
+    shown = capsys.readouterr()
+    assert engines(folder) == ["stage2.fp32.engine"]
+    assert shown.err.splitlines()[-1] == "error: 1 of 2 failed: stage1.fp32.onnx: no tactic"
+    assert "engines beside PyTorch" in shown.out
+    monkeypatch.setattr(cli, "build", build)
+    lost = iter([never, run])
+    monkeypatch.setattr(tensorrt.TensorRTBackend, "run", lambda self, image: next(lost)(self, image))
+    assert cli.main(["--model", str(folder), "--precision", "fp32", "--verify"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1] == "error: 1 of 2 failed: stage2.fp32.onnx: the GPU is lost"
+    assert "stage1" in shown.out.partition("engines beside PyTorch")[2]
+
+
 def test_an_engine_beyond_tolerance_fails_and_names_the_output(trt, folder, capsys):
     references = {}
     file = reference_arrays(folder)
@@ -266,7 +293,7 @@ def test_an_engine_beyond_tolerance_fails_and_names_the_output(trt, folder, caps
     assert cli.main(["--model", str(folder), "--precision", "fp32", "--verify"]) == 1
     shown = capsys.readouterr()
     error = shown.err.splitlines()[-1]
-    assert "error: beyond tolerance: stage2.fp32 keypoints; do not use these engines" in error
+    assert "stage2.fp32.onnx: beyond tolerance: keypoints; do not use this engine" in error
     assert shown.out.count("BEYOND TOLERANCE") == 2  # ONNX Runtime differs from the changed reference, too
 
 

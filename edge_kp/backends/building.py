@@ -110,6 +110,8 @@ def configure(trt: Any, builder: Any, network: Any, batches: Sequence[int], work
     # TF32 has 10 bits of mantissa: a coordinate would be rounded to a thousandth of the crop.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if captures_on_request(trt):
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     for batch in batches:
         profile = builder.create_optimization_profile()
         shape = (batch, *network.get_input(0).shape[1:])
@@ -118,8 +120,17 @@ def configure(trt: Any, builder: Any, network: Any, batches: Sequence[int], work
     return config
 
 
+def captures_on_request(trt: Any) -> bool:
+    """Must an engine be built for capture in a CUDA graph? TensorRT-RTX, which has the flag, promises capture
+    only with it; TensorRT can always capture these networks."""
+    return hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
+
+
 def aim(trt: Any, config: Any, gpu: Gpu) -> None:
-    """Tell TensorRT-RTX the compute capability; TensorRT takes that of the GPU."""
+    """Tell TensorRT-RTX the compute capability; TensorRT takes that of the GPU.
+
+    A GPU that is here but that its list lacks, as those of data centres, is named by CURRENT.
+    """
     if library_name(trt) != "tensorrt_rtx":
         if gpu.name is None:
             raise BackendError(
@@ -129,6 +140,8 @@ def aim(trt: Any, config: Any, gpu: Gpu) -> None:
         return
     known = trt.ComputeCapability.__members__
     name = "SM" + gpu.compute_capability.replace(".", "")
+    if name not in known and gpu.name is not None:
+        name = "CURRENT"
     if name in known:
         config.num_compute_capabilities = 1
         config.set_compute_capability(known[name], 0)
@@ -138,7 +151,6 @@ def aim(trt: Any, config: Any, gpu: Gpu) -> None:
             f"{library_name(trt)} {trt.__version__} cannot build for compute capability"
             f" {gpu.compute_capability}: it knows {listed}"
         )
-    # A GPU that is here but not in the list takes what the library does by default: 8.0 and later.
 
 
 def use_timing_cache(trt: Any, config: Any, path: Path | None) -> Any:
@@ -221,7 +233,8 @@ def engine_layers(trt: Any, plan: bytes, listener: Any, gpu: Gpu) -> tuple[list[
     engine = started(trt.Runtime, listener).deserialize_cuda_engine(plan)
     if engine is None:
         raise BackendError(
-            f"the new engine cannot be loaded ({cause(listener)}); close other programs on the GPU"
+            f"the new engine cannot be loaded ({cause(listener)}): this GPU, its driver or its free memory"
+            f" does not suit {library_name(trt)} {trt.__version__}; try nvidia-smi"
         )
     text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     try:

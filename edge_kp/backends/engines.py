@@ -19,6 +19,7 @@ from typing import Any
 
 from edge_kp.backends.building import (
     aim,
+    captures_on_request,
     cause,
     configure,
     count_layers,
@@ -138,6 +139,7 @@ def build(
             "tf32": False,
             "workspace": workspace,
             "timing_cache": cache is not None,
+            **({"user_allocation": True} if captures_on_request(trt) else {}),
         },
         layers=count_layers(layers, batches),
         seconds=round(time.monotonic() - start, 1),

@@ -84,7 +84,8 @@ def test_an_engine_and_what_its_sidecar_says(rtx, network):
     assert (info.gpu, info.compute_capability, info.precision) == (None, "8.6", "fp32")
     assert (info.onnx_sha256, info.engine_sha256) == (digest(network), digest(engine))
     assert info.batches == (1, 4)
-    assert info.flags == {"strongly_typed": True, "tf32": False, "workspace": 2**30, "timing_cache": False}
+    flags = {"strongly_typed": True, "tf32": False, "workspace": 2**30, "timing_cache": False}
+    assert info.flags == {**flags, "user_allocation": True}
     assert info.seconds > 0
     assert datetime.fromisoformat(info.date).tzinfo is not None
     check_engine(rtx, engine, network, "fp32", Gpu("RTX 3060", "8.6"))
@@ -313,6 +314,28 @@ def test_how_an_engine_is_built(trt, network):
     assert trt.built["profiles"] == [((b, 16, 16, 3),) * 3 for b in (1, 4)]
     assert (info.library, info.version, info.gpu) == ("tensorrt", "10.3.0", "Orin")
     assert info.flags["workspace"] == 2**20
+
+
+def test_an_engine_of_rtx_is_built_for_capture(rtx, trt, network):
+    """What has the flag captures a CUDA graph only with it."""
+    _, info = make(rtx, network, AMPERE)
+    assert info.flags["user_allocation"] is True
+    listener = building.listen(rtx)
+    builder = rtx.Builder(listener)
+    config = building.configure(rtx, builder, building.parse(rtx, builder, listener, network), (1,), 2**20)
+    assert config.get_flag(rtx.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    _, info = make(trt, network)
+    assert "user_allocation" not in info.flags
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name"), [(Gpu("H100", "9.0"), "CURRENT"), (Gpu("A10", "8.6"), "SM86"), (AMPERE, "SM86")]
+)
+def test_rtx_is_told_the_gpu_that_is_here_where_its_list_lacks_it(rtx, gpu, name):
+    config = rtx.Builder(building.listen(rtx)).create_builder_config()
+    building.aim(rtx, config, gpu)
+    assert config.num_compute_capabilities == 1
+    assert config.get_compute_capability(0) == getattr(rtx.ComputeCapability, name)
 
 
 def test_layers_come_from_the_inspector_where_there_is_a_gpu(trt, network):

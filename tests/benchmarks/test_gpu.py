@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -76,7 +77,7 @@ def counted(log, name, device=True, fails=None, by="tensorrt"):
 
 def test_candidates_take_turns_and_the_first_call_of_each_turn_does_not_count():
     log = []
-    rows, rounds = gpu_measure.measure([counted(log, "a"), counted(log, "b", device=False)], 2, 3)
+    rows, rounds = gpu_measure.measure([counted(log, "a"), counted(log, "b", device=False)], 2, 3, Notes())
     turn = [*["a"] * 4, "a on the GPU", *["b"] * 4]
     assert log == turn * 2
     assert rounds == 2
@@ -87,7 +88,33 @@ def test_candidates_take_turns_and_the_first_call_of_each_turn_does_not_count():
 
 
 def test_one_round_is_made_however_little_time_there_is():
-    assert gpu_measure.measure([counted([], "a")], 5, 1, until=0.0)[1] == 1
+    assert gpu_measure.measure([counted([], "a")], 5, 1, Notes(), until=0.0)[1] == 1
+
+
+def test_one_that_fails_on_the_way_costs_the_others_nothing():
+    log, notes, kept = [], Notes(), []
+    calls = iter(range(5))
+
+    def lost():
+        if next(calls, None) is None:
+            raise BackendError("the GPU is lost")
+
+    fails = dataclasses.replace(counted(log, "b"), run=lost)
+    rows, rounds = gpu_measure.measure(
+        [counted(log, "a"), fails], 3, 2, notes, keep=lambda rows, done: kept.append((len(rows), done))
+    )
+    assert rounds == 3
+    assert [row["what"] for row in rows] == ["a"]
+    assert kept == [(2, 1), (1, 2), (1, 3)]  # what there is after each round
+    assert notes.failed == {str(fails): "after 1 rounds: the GPU is lost"}
+
+
+def test_what_there_is_no_time_for_is_named():
+    notes = Notes()
+    theirs, ours = counted([], "a", by="torch eager"), counted([], "b")
+    assert gpu_measure.warm_up([theirs, ours], 1, notes, until=0.0) == []
+    assert notes.skipped == {str(theirs): "no time was left for it"}
+    assert notes.failed == {str(ours): "no time was left for it"}
 
 
 def test_what_does_not_run_is_left_out_by_name():
@@ -364,11 +391,40 @@ def test_an_engine_that_does_not_fit_fails_and_the_others_are_measured(built, ca
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: 2 not measured that should be")
 
 
+def test_an_engine_that_fails_while_it_is_measured_leaves_the_figures_of_the_others(built, monkeypatch):
+    run, calls = tensorrt.TensorRTBackend.run, []
+
+    def sometimes(self, image):
+        calls.append(self)
+        if calls.count(calls[0]) > 20 and self is calls[0]:  # stage 1 with graphs
+            raise BackendError("the GPU is lost")
+        return run(self, image)
+
+    monkeypatch.setattr(tensorrt.TensorRTBackend, "run", sometimes)
+    result = measured(built, "--batch", 1, "--rounds", 9, code=1)
+    rows = {(r["what"], r["graphs"]) for r in result["rows"]}
+    assert rows >= {("stage1", False), ("stage2", True), ("cascade", True), ("fused", True)}
+    assert not rows & {("stage1", True), ("staged", True)}
+    assert "the GPU is lost" in result["failed"]["tensorrt fp32 stage1 batch 1 with graphs"]
+
+
+def test_without_tensorrt_the_others_are_measured(built, monkeypatch):
+    def no_tensorrt():
+        raise BackendError("no TensorRT here")
+
+    monkeypatch.setattr(gpu, "load_tensorrt", no_tensorrt)
+    monkeypatch.setattr(gpu, "onnx_runtime", lambda job: iter([counted([], "stage1")]))
+    result = measured(built, "--batch", 1, code=1)
+    assert [r["what"] for r in result["rows"]] == ["stage1"]
+    assert result["failed"]["tensorrt"] == "no TensorRT here"
+    assert result["gpu"]["tensorrt"] == "none"
+
+
 def test_without_engines_there_is_one_line_and_no_file(trt, tiny_model, tmp_path, capsys):
     assert gpu.main(["--model", str(tiny_model), "--out", str(tmp_path / "none")]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert "no engine can be measured (no engine yet: python -m edge_kp.build_engine" in lines[0]
+    assert "nothing can be measured (no engine yet: python -m edge_kp.build_engine" in lines[0]
     assert not (tmp_path / "none").exists()
 
 
