@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from io import StringIO
 from itertools import chain
@@ -50,6 +50,7 @@ from edge_kp.cli import number, positive, run_cli
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import square_crop
 from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
+from edge_kp.parity import compare, load_references
 from edge_kp.types import Array
 
 CLIP = Path(edge_kp.__file__).parent / "assets" / "astronaut.mp4"
@@ -73,6 +74,7 @@ class Job:
     Attributes:
         frame: a picture with a box for each image of the largest batch.
         crops: network → uint8 (B, S, S, 3), what those boxes enclose; only of networks that the model has.
+        parity: each output of each engine beside what PyTorch gave, see :mod:`edge_kp.parity`.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class Job:
     boxes: Sequence[Array]
     crops: Mapping[str, Array]
     notes: Notes
+    parity: list[dict[str, Any]] = field(default_factory=list)
 
     def file(self, network: str, precision: str) -> Path | None:
         """The network's ONNX file, after its hash was compared; None where the model has none."""
@@ -135,12 +138,32 @@ def engines(job: Job, keep: ExitStack) -> Iterator[Candidate]:
                     job.notes.failed[f"{name}, graphs {graphs}"] = str(error)
                     continue
                 keep.callback(backend.close)
+                _compare(job, network, precision, backend)
                 if backend.graphs == graphs:
                     opened[network] = (backend, EngineInfo.read(beside(onnx)))
                 else:
                     job.notes.skipped[f"{name} with graphs"] = "it cannot be captured here"
             for batch in dict.fromkeys(job.batches):
                 yield from _of_batch(job, opened, precision, graphs, batch)
+
+
+def _compare(job: Job, network: str, precision: str, backend: TensorRTBackend) -> None:
+    """Note how near an engine comes to PyTorch's outputs; one beyond tolerance has failed."""
+    name = f"parity of tensorrt {precision} {network}, graphs {backend.graphs}"
+    try:
+        reference = load_references(job.folder, job.spec)[network]
+        rows = compare(network, precision, backend.run(reference.images), reference.outputs)
+    except (ModelError, KeyError) as error:
+        job.notes.skipped[name] = f"no references ({one_line(error)})"
+        return
+    except BackendError as error:
+        job.notes.failed[name] = one_line(error)
+        return
+    for row in rows:
+        told = {"precision": precision, "graphs": backend.graphs, "passed": row.passed}
+        job.parity.append({**asdict(row), **told})
+    if far := [row.output for row in rows if not row.passed]:
+        job.notes.failed[name] = f"beyond tolerance: {', '.join(far)}"
 
 
 def _of_batch(
@@ -341,6 +364,7 @@ def _run(args: argparse.Namespace) -> None:
                 "calls": args.calls,
                 "seconds_until_warm": round(warm, 1),
                 "rows": rows,
+                "parity": job.parity,
                 "goals": against_goals(rows),
                 "power": list(watts),
                 **asdict(job.notes),

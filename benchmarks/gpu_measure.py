@@ -30,6 +30,8 @@ DEFINITIONS: Mapping[str, str] = {
     "rounds, calls": "in each round every candidate in turn makes one call that is not counted, then as many"
     " as calls; all of it first by the host's clock, then by events",
     "graphs": "true: replayed as a CUDA graph; false: kernel by kernel; null: left to the library",
+    "parity": "mean and worst difference of an output from PyTorch's on the model's stored pictures, and what"
+    " is allowed: coordinates in sides of the input, or probabilities",
     "kernels": "layers of the engine after fusion, by its sidecar: about as many as kernels are launched",
     "watts": "mean power while calls follow each other without a pause: of the whole board where nvidia-smi"
     " tells it, of the module's input (VDD_IN) where tegrastats does; rails_w: of each rail it names",

@@ -330,6 +330,9 @@ def test_every_engine_is_measured_alone_and_in_the_whole(built, capsys):
         assert one["host_ms"]["p50"] > 0
         # The fake's events tell a millisecond for each engine.
         assert one["device_ms"]["p50"] == (2.0 if one["what"] == "staged" else 1.0)
+    compared = {(r["network"], r["output"]) for r in result["parity"]}
+    assert {("stage1", "keypoints"), ("stage2", "score"), ("cascade", "keypoints")} <= compared
+    assert all(r["passed"] and r["worst"] <= r["allowed"][1] for r in result["parity"])
     assert rows["stage1", 1, True]["kernels"] == 2
     assert rows["staged", 2, True]["kernels"] == 6
     skipped = result["skipped"]
