@@ -109,6 +109,11 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         problems.append(f"{file}: holds no annotation with keypoints")
     if problems:
         raise DataError(*problems)
+    if all(np.nanmax(sample.keypoints) <= 1 for sample in samples):
+        raise DataError(
+            f"{file}: all keypoints lie within a pixel of the images' upper left corner: are they shares of the"
+            " sides? COCO tells pixels; multiply them by width and height"
+        )
     try:
         schema, measured = _schema(category, names, samples)
     except (ValueError, TypeError, OverflowError) as error:

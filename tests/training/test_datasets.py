@@ -218,6 +218,16 @@ def write_coco(file: Path, data: object, images: str = "images") -> str:
     return f"coco:{file}"
 
 
+def test_coordinates_that_are_shares_of_the_sides_are_refused(tmp_path: Path) -> None:
+    data = coco_data()
+    for annotation in data["annotations"]:
+        points = annotation.get("keypoints", [])
+        points[0::3] = [x / 48 for x in points[0::3]]
+        points[1::3] = [y / 56 for y in points[1::3]]
+    with pytest.raises(DataError, match="are they shares of the sides"):
+        load_dataset([write_coco(tmp_path / "pets" / "train.json", data)])
+
+
 def test_coco_is_edge_based_with_three_kinds_of_visibility(tmp_path: Path) -> None:
     dataset = load_dataset([write_coco(tmp_path / "pets" / "train.json", coco_data())])
     assert [s.key for s in dataset.samples] == ["pets/a.png#7", "pets/a.png#8", "pets/sub/b.png#9"]
