@@ -111,7 +111,7 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         raise DataError(*problems)
     if all(np.nanmax(sample.keypoints) <= 1 for sample in samples):
         raise DataError(
-            f"{file}: all keypoints lie within a pixel of the images' upper left corner: are they shares of the"
+            f"{file}: all keypoints lie within a pixel of the upper left corner: are they shares of the"
             " sides? COCO tells pixels; multiply them by width and height"
         )
     try:
