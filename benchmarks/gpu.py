@@ -36,6 +36,7 @@ from benchmarks.gpu_measure import (
     goal_lines,
     gpu_state,
     measure,
+    missed_goals,
     one_line,
     power,
     slug,
@@ -139,10 +140,10 @@ def engines(job: Job, keep: ExitStack) -> Iterator[Candidate]:
                     continue
                 keep.callback(backend.close)
                 _compare(job, network, precision, backend)
-                if backend.graphs == graphs:
-                    opened[network] = (backend, EngineInfo.read(beside(onnx)))
-                else:
-                    job.notes.skipped[f"{name} with graphs"] = "it cannot be captured here"
+                opened[network] = (backend, EngineInfo.read(beside(onnx)))
+                if graphs and not backend.graphs:
+                    left = ", ".join(str(b) for b in backend.batches if b not in backend.captured)
+                    job.notes.skipped[f"{name} with graphs"] = f"batch {left} cannot be captured here"
             for batch in dict.fromkeys(job.batches):
                 yield from _of_batch(job, opened, precision, graphs, batch)
 
@@ -179,6 +180,8 @@ def _of_batch(
             name = f"tensorrt {precision} {network} batch {batch}"
             job.notes.skipped[name] = f"its engine is for batches {', '.join(map(str, backend.batches))}"
             continue
+        if graphs and batch not in backend.captured:
+            continue  # told where it was opened
         alone[network] = Candidate(
             network,
             backend.name,
@@ -308,14 +311,21 @@ def pytorch(job: Job, run: Path | None) -> Iterator[Candidate]:
                     yield Candidate(network, by, precision, batch, partial(call, *at), partial(seconds, *at))
 
 
-def _power(candidates: Sequence[Candidate], seconds: float) -> list[dict[str, Any]]:
-    """Of the cascade in each precision, at the smallest and the largest batch."""
+def _power(candidates: Sequence[Candidate], seconds: float, notes: Notes) -> list[dict[str, Any]]:
+    """Of the cascade in each precision, at the smallest and the largest batch.
+
+    One that fails meanwhile is named in ``notes``.
+    """
     cascades = [c for c in candidates if c.what == "cascade" and c.graphs is not None]
     chosen = [c for c in cascades if c.graphs] or cascades
     ends = {f(c.batch for c in chosen) for f in (min, max)} if chosen and seconds else set()
     found: list[dict[str, Any]] = []
     for candidate in (c for c in chosen if c.batch in ends):
-        figures = power(candidate.run, candidate.batch, seconds)
+        try:
+            figures = power(candidate.run, candidate.batch, seconds)
+        except Exception as error:  # as in the warm-up
+            notes.failed[f"power of {candidate}"] = one_line(error)
+            continue
         found.append({"of": str(candidate), **figures})
         print(f"power: {figures.get('watts', figures.get('rails_w'))}, {candidate}")
         if "source" not in figures:
@@ -373,14 +383,16 @@ def _run(args: argparse.Namespace) -> None:
             with redirect_stdout(StringIO()):  # it tells the path each time
                 write_result(f"gpu-{slug(name)}", figures, args.out, PACKAGES, name)
 
+        write([], 0)  # the parity, and what failed
         stretches = 2 * len(args.precision) * (args.power_seconds + SETTLE) if args.power_seconds else 0
         until = start + args.seconds - stretches
         # Written after each round, so that whatever happens later costs no figure that is there.
         rows, rounds = measure(candidates, args.rounds, args.calls, job.notes, until, write)
         machine["nvidia_smi_after"] = gpu_state()
+        job.notes.failed.update(missed_goals(rows))
         write(rows, rounds)
         measured = [c for c in candidates if str(c) not in job.notes.failed]
-        write(rows, rounds, _power(measured, args.power_seconds))
+        write(rows, rounds, _power(measured, args.power_seconds, job.notes))
     print(f"{table(rows)}\n\n{goal_lines(against_goals(rows))}")
     for word, notes in (("skipped", job.notes.skipped), ("FAILED", job.notes.failed)):
         for name, why in notes.items():

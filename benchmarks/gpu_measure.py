@@ -242,6 +242,16 @@ def against_goals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def missed_goals(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Goals that were not measured although their engine runs, and why: it was not replayed as a graph."""
+    there = {(r["what"], r["precision"], r["batch"]) for r in rows if r["by"].startswith("tensorrt")}
+    return {
+        f"goal {found['goal']}": "not measured: its engine ran, but not with CUDA graphs"
+        for goal, found in zip(GOALS, against_goals(rows), strict=True)
+        if found["measured"] is None and (goal.what, goal.precision, goal.batch) in there
+    }
+
+
 def goal_lines(goals: Sequence[Mapping[str, Any]]) -> str:
     """The goals as text, for people."""
     words = {True: "met", False: "NOT met", None: "not measured"}

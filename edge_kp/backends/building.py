@@ -61,9 +61,9 @@ def started(kind: Any, listener: Any) -> Any:
     try:
         return kind(listener)
     except TypeError as error:  # what its Python bindings make of a null pointer
-        raise BackendError(
-            f"TensorRT does not start ({cause(listener)}): try nvidia-smi, close other programs on the GPU"
-        ) from error
+        why = cause(listener)
+        advice = "close other programs on the GPU" if "memory" in why.lower() else "try nvidia-smi"
+        raise BackendError(f"TensorRT does not start ({why}): {advice}") from error
 
 
 def cause(listener: Any) -> str:

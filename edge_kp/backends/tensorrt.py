@@ -77,6 +77,7 @@ class TensorRTBackend(Backend):
 
     Attributes:
         batches: the batch sizes it runs, smallest first.
+        captured: those of them whose runs are replayed as CUDA graphs.
         graphs: are all runs replayed as CUDA graphs?
 
     Raises:
@@ -87,7 +88,6 @@ class TensorRTBackend(Backend):
         trt = load_tensorrt()
         self.name = library_name(trt)
         self.precision = precision
-        self.graphs = graphs
         self._profiles: list[_Profile] = []
         self._engine = self._runtime = None
         self._device: Device | None = open_device()
@@ -100,20 +100,25 @@ class TensorRTBackend(Backend):
             self._runtime = started(trt.Runtime, listener)
             self._engine = self._runtime.deserialize_cuda_engine(engine.read_bytes())
             refusals.demand(self._engine is not None, "cannot load it")
-            for number in range(len(info.batches)):
-                self._profiles.append(_Profile(trt, self._engine, number, self._device, refusals))
-                self._capture(engine.name)
+            refused: dict[int, BackendError] = {}
+            for number, batch in enumerate(info.batches):
+                profile = _Profile(trt, self._engine, number, self._device, refusals)
+                self._profiles.append(profile)
+                if graphs:
+                    try:
+                        profile.capture()
+                    except BackendError as error:
+                        refused[batch] = error
+            self.captured = tuple(b for b in info.batches if graphs and b not in refused)
+            self.graphs = self.captured == info.batches
+            if refused:
+                which = ", ".join(map(str, refused))
+                of = f" batch {which}" if self.captured else ""
+                why = next(iter(refused.values()))
+                log.warning("%s runs%s without CUDA graphs, so slower (%s)", engine.name, of, why)
         except BaseException:
             self.close()
             raise
-
-    def _capture(self, name: str) -> None:
-        if self.graphs:
-            try:
-                self._profiles[-1].capture()
-            except BackendError as error:
-                self.graphs = False
-                log.warning("%s runs without CUDA graphs, so slower (%s)", name, error)
 
     def run(self, image: Array) -> dict[str, Array]:
         if not self._profiles:

@@ -379,7 +379,7 @@ def test_a_library_without_progress_builds_all_the_same(trt, network, monkeypatc
     ("what", "words"),
     [
         ("build", r"tensorrt 10\.3\.0 cannot build it \(no tactic\); close other programs"),
-        ("builder", r"TensorRT does not start \(no tactic\)"),
+        ("builder", r"TensorRT does not start \(no tactic\): try nvidia-smi$"),
         ("engine", r"cannot be loaded \(no tactic\)"),
     ],
 )

@@ -175,6 +175,28 @@ def test_without_graphs_it_runs_all_the_same_and_says_so_once(trt, engine, netwo
     assert told == ["stage1.fp32.engine runs without CUDA graphs, so slower (no graphs here)"]
 
 
+def test_a_batch_that_cannot_be_captured_leaves_the_others_their_graphs(
+    trt, engine, network, log, caplog, monkeypatch
+):
+    capture, answers = FakeDevice.capture, iter([True, False])
+
+    def once(self, work):
+        if not next(answers):
+            raise BackendError("not this one")
+        return capture(self, work)
+
+    monkeypatch.setattr(FakeDevice, "capture", once)
+    with TensorRTBackend(engine, network, "fp32") as backend:
+        assert (backend.graphs, backend.captured) == (False, (1,))
+        log.clear()
+        seen = backend.run(images(5))  # four, and one
+        assert log == ["enqueued", "synchronised", "graph launched", "synchronised"]
+    expected = OnnxRuntimeBackend(network).run(images(5))
+    np.testing.assert_allclose(seen["keypoints"], expected["keypoints"], atol=1e-6)
+    told = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == ["stage1.fp32.engine runs batch 4 without CUDA graphs, so slower (not this one)"]
+
+
 def test_graphs_that_are_not_wanted_are_not_tried(engine, network, log, caplog):
     with TensorRTBackend(engine, network, "fp32", graphs=False) as backend:
         assert backend.graphs is False

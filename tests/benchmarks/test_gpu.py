@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib.util
 import json
@@ -151,6 +152,14 @@ def test_goals_are_for_the_cascade_with_graphs():
     told = gpu_measure.goal_lines(goals).splitlines()
     assert told[0] == "cascade fp16 batch 1 device_ms p50: 0.250 (goal on an H100: at most 0.25): met"
     assert told[1].endswith("NOT met")
+
+
+def test_a_goal_whose_engine_ran_without_graphs_alone_has_failed():
+    missed = gpu_measure.missed_goals([row(graphs=False)])
+    assert list(missed) == [f"goal cascade fp16 batch 1 {of} p50" for of in ("device_ms", "host_ms")]
+    assert set(missed.values()) == {"not measured: its engine ran, but not with CUDA graphs"}
+    for others in ([], [row()], [row(graphs=False), row()], [row(by="torch eager"), row(batch=4)]):
+        assert gpu_measure.missed_goals(others) == {}
 
 
 def test_the_table_has_a_line_for_each_row_and_equal_columns():
@@ -382,7 +391,41 @@ def test_a_library_without_graphs_is_measured_without_them(built, trt):
     trt.gpu["graphs"] = False
     result = measured(built, "--batch", 1)
     assert {r["graphs"] for r in result["rows"]} == {False}
-    assert result["skipped"]["tensorrt fp32 stage1 with graphs"] == "it cannot be captured here"
+    assert result["skipped"]["tensorrt fp32 stage1 with graphs"] == "batch 1, 2 cannot be captured here"
+
+
+def test_a_batch_that_cannot_be_captured_is_named_and_the_others_are_measured_with_graphs(built, monkeypatch):
+    capture = tensorrt._Profile.capture
+
+    def not_two(self):
+        if self.batch == 2:
+            raise BackendError("not this one")
+        capture(self)
+
+    monkeypatch.setattr(tensorrt._Profile, "capture", not_two)
+    result = measured(built, "--batch", 1, 2)
+    assert {(r["batch"], r["graphs"]) for r in result["rows"]} == {(1, True), (1, False), (2, False)}
+    assert result["skipped"]["tensorrt fp32 stage1 with graphs"] == "batch 2 cannot be captured here"
+
+
+def test_parity_is_on_disk_before_anything_is_measured(built, monkeypatch):
+    def lost(*_):
+        raise BackendError("the GPU is lost")
+
+    monkeypatch.setattr(gpu, "measure", lost)
+    result = measured(built, "--batch", 1, code=1)
+    assert result["rows"] == []
+    assert {r["network"] for r in result["parity"]} == {"stage1", "stage2", "cascade"}
+
+
+def test_power_that_cannot_be_measured_costs_no_figure():
+    notes = Notes()
+    lost = dataclasses.replace(
+        counted([], "cascade", fails=BackendError("the GPU is lost")), precision="int8"
+    )
+    found = gpu._power([lost, counted([], "cascade")], 0.05, notes)
+    assert [f["of"] for f in found] == ["tensorrt fp16 cascade batch 1 with graphs"]
+    assert notes.failed == {f"power of {lost}": "the GPU is lost"}
 
 
 def test_an_engine_that_does_not_fit_fails_and_the_others_are_measured(built, capsys):
@@ -497,7 +540,27 @@ def test_the_legacy_benchmark_reads_the_pictures_of_a_model(monkeypatch, tmp_pat
     assert "model.json" in notes.failed.pop("parity")
     monkeypatch.setitem(sys.modules, "edge_kp.parity", None)
     assert legacy_trt86.references(folder, notes) == {}
-    assert "pip install opencv-python" in notes.failed["parity"]
+    assert "pip install opencv-python" in notes.skipped["parity"]
+    assert notes.failed == {}  # what is not installed is no failure
+
+
+def test_the_legacy_benchmark_takes_the_fp16_file_where_there_is_no_fp32_one(monkeypatch, tmp_path):
+    tried, notes = [], Notes()
+    for name in ("cascade.fp16.onnx", "stage1.fp16.onnx", "stage1.fp32.onnx"):
+        (tmp_path / name).touch()
+
+    def build(trt, log, onnx, *_):
+        tried.append(onnx.name)
+        raise legacy_trt86.Refused("no GPU")
+
+    monkeypatch.setattr(legacy_trt86, "build", build)
+    args = argparse.Namespace(model=tmp_path, precision=("fp32", "fp16"), batch=(1,))
+    trt = types.SimpleNamespace(__version__="8.6.1", ILogger=object)
+    assert list(legacy_trt86.candidates(trt, None, args, float("inf"), {}, notes)) == []
+    assert tried == ["stage1.fp32.onnx", "cascade.fp16.onnx", "stage1.fp32.onnx"]
+    assert notes.skipped["tensorrt 8.6.1 fp32 cascade"] == "the model has no cascade.fp32.onnx"
+    told = notes.skipped["tensorrt 8.6.1 fp16 stage2"]
+    assert told == "the model has no stage2.fp32.onnx or stage2.fp16.onnx"
 
 
 # ---- gpu_check.sh ---------------------------------------------------------------------------------------
