@@ -17,7 +17,7 @@ from edge_kp.templates import (
     reconstruction_error,
 )
 from edge_kp.templates import __main__ as command
-from edge_kp.templates.__main__ import main
+from edge_kp.templates.__main__ import _verdict, main
 from edge_kp.templates.picture import draw_bank, draw_mean_shape
 from edge_kp.training.datasets import load_dataset
 
@@ -391,6 +391,19 @@ def test_command_builds_a_bank_and_its_pictures(tmp_path, capsys):
     assert "best mixture" in printed
     assert "6 templates are" in printed
     assert bank.digest[:12] in printed
+
+
+@pytest.mark.parametrize(("spread", "words"), [(2e-5, "enough"), (0.05, "few")])
+def test_a_rigid_object_needs_no_more_templates(spread, words):
+    """A gain of half a hair is none, however large its share."""
+    rng = np.random.default_rng(0)
+    schema = KeypointSchema("part", tuple("abcdef"), (), (), (0, 1))
+    base = rng.uniform(0.2, 0.8, (6, 2))
+    kinds = base + rng.normal(0, spread, (12, 6, 2))
+    shapes = kinds[rng.integers(0, 12, 240)]
+    told = _verdict(schema, shapes, 12, 0)
+    assert told.startswith(f"12 templates are {words}")
+    assert ("too few shapes" in _verdict(schema, shapes[:40], 12, 0)) == (words == "few")
 
 
 def test_command_counts_a_set_as_often_as_training_does(tmp_path, capsys):

@@ -25,6 +25,7 @@ from edge_kp.training.datasets import DATA_HELP, load_dataset
 from edge_kp.types import Array
 
 _WORTH = 0.10  # a doubling of k that gains less is not worth its templates
+_LEAST = 0.001  # nor is one that gains less than that of the reference distance
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,9 +109,10 @@ def _verdict(schema: KeypointSchema, shapes: Array, k: int, seed: int) -> str:
         return too_few
     gain = 1 - many / few if few > 0 else 0.0
     found = f"on a held-back fifth the mixture errs by {100 * many:.2f} %, with {k // 2} by {100 * few:.2f} %"
-    if gain < _WORTH:
+    if gain < _WORTH or few - many < _LEAST:
         return f"{k} templates are enough: {found}, so more would add little"
-    return f"{k} templates are few: {found}; try --k {2 * k}"
+    more = f"try --k {2 * k}" if 4 * k <= len(shapes) else "but for more of them there are too few shapes"
+    return f"{k} templates are few: {found}; {more}"
 
 
 def main(argv: list[str] | None = None) -> int:

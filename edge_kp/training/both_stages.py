@@ -39,7 +39,7 @@ from edge_kp.training.recipe import (
     wait,
 )
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
-from edge_kp.training.split import training_samples
+from edge_kp.training.split import refuse_several, training_samples
 from edge_kp.training.stage import train_stage
 from edge_kp.training.starting import BATCH, IMAGES, keep_share, start_stage
 from edge_kp.types import Array
@@ -57,6 +57,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     """
     like = given_schema(recipe)
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share, like)
+    if recipe.box_rule == "image":
+        refuse_several((*train.samples, *held))
     attributes = attribute_names([s.attributes for s in train.samples])
     check_recipe(recipe, train, place)
     if recipe.stage1:

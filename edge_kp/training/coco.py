@@ -196,7 +196,7 @@ def _sample(
     if not has_extent(keypoints):
         raise ValueError("all points coincide")
     size = None
-    if "width" in image and "height" in image:
+    if image.get("width") is not None and image.get("height") is not None:
         size = (int(image["width"]), int(image["height"]))
         problem = label_problem(keypoints, *size)
         if problem:
@@ -224,9 +224,15 @@ def _schema(
         a, b = (names.index(v) if isinstance(v, str) else int(v) for v in values)
         return a, b
 
+    def edge(values: Any) -> Pair:
+        a, b = pair([v if isinstance(v, str) else int(v) - 1 for v in values])
+        if not (0 <= a < len(names) and 0 <= b < len(names)):
+            raise ValueError(f"skeleton {list(values)}: COCO counts its keypoints from 1 to {len(names)}")
+        return a, b
+
     flips = category.get("flip_pairs")
     pairs = pairs_from_names(names) if flips is None else tuple(pair(p) for p in flips)
-    edges = tuple((int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or ())
+    edges = tuple(edge(values) for values in category.get("skeleton") or ())
     named = category.get("reference")
     reference = pair(named) if named is not None else farthest_pair([s.keypoints for s in samples])
     return KeypointSchema(name, names, pairs, edges, reference), named is None

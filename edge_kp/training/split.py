@@ -57,6 +57,21 @@ def training_samples(
     return Dataset(train.schema, tuple(kept), train.names), tuple(held)
 
 
+def refuse_several(samples: Sequence[Sample]) -> None:
+    """Where the whole picture is the box, one of two objects in it would contradict the other.
+
+    Raises:
+        DataError: pictures with several labelled objects.
+    """
+    shown = Counter(sample.picture for sample in samples if sample.picture)
+    several = sorted(picture for picture, count in shown.items() if count > 1)
+    if several:
+        raise DataError(
+            f"pictures of several labelled objects: {len(several)}, e.g. {several[0]}; with --box image each"
+            " shows one: leave them out, or train without it"
+        )
+
+
 def _labelled(sample: Sample) -> int:
     return int((~np.isnan(sample.keypoints).any(1)).sum())
 

@@ -218,6 +218,15 @@ def write_coco(file: Path, data: object, images: str = "images") -> str:
     return f"coco:{file}"
 
 
+def test_a_skeleton_may_name_its_points_and_a_size_be_unknown(tmp_path: Path) -> None:
+    plain = load_dataset([write_coco(tmp_path / "a" / "train.json", coco_data())])
+    data = coco_data(skeleton=[[NAMES[0], NAMES[1]], [NAMES[0], NAMES[2]]])
+    data["images"][0] |= {"width": None, "height": None}
+    named = load_dataset([write_coco(tmp_path / "b" / "train.json", data)])
+    assert named.schema == plain.schema
+    assert named.samples[0].image_size is None
+
+
 def test_coordinates_that_are_shares_of_the_sides_are_refused(tmp_path: Path) -> None:
     data = coco_data()
     for annotation in data["annotations"]:
@@ -334,7 +343,17 @@ def _edit(data: dict[str, Any], where: list[Any], value: object) -> dict[str, An
         (["images"], 3, "is no COCO keypoints file (TypeError"),
         (["categories", 0, "flip_pairs"], [["nose", "wing"]], "'cat': 'wing' is none of its keypoints"),
         (["categories", 0, "reference"], [0, 9], "'cat': schema 'cat': reference (0, 9)"),
-        (["categories", 0, "skeleton"], [[0, 1]], "'cat': schema 'cat': edges (-1, 0)"),
+        (
+            ["categories", 0, "skeleton"],
+            [[0, 1]],
+            "'cat': skeleton [0, 1]: COCO counts its keypoints from 1 to 4",
+        ),
+        (
+            ["categories", 0, "skeleton"],
+            [[1, 5]],
+            "'cat': skeleton [1, 5]: COCO counts its keypoints from 1 to 4",
+        ),
+        (["categories", 0, "skeleton"], [["tail", "x"]], "'cat': 'x' is none of its keypoints"),
     ],
 )
 def test_coco_refusals(tmp_path: Path, where: list[Any], value: object, message: str | None) -> None:

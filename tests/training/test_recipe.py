@@ -24,12 +24,12 @@ from edge_kp.training import split as split_module
 from edge_kp.training.both_stages import last_epoch, train_cascade
 from edge_kp.training.checkpoints import load_checkpoint, save_checkpoint
 from edge_kp.training.claiming import claim
-from edge_kp.training.datasets import Dataset
+from edge_kp.training.datasets import Dataset, load_dataset
 from edge_kp.training.locating import LocatorConfig, load_locator
 from edge_kp.training.loop import Place
 from edge_kp.training.parts import PARTS
 from edge_kp.training.recipe import Recipe, load_run, model_spec
-from edge_kp.training.split import training_samples
+from edge_kp.training.split import refuse_several, training_samples
 
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
 TINY += ["--searches", "0", "8", "--fusions", "plain", "separable"]
@@ -65,6 +65,14 @@ def keys(samples: Any) -> set[str]:
 
 
 # ---- what is held back -------------------------------------------------------------------------------
+
+
+def test_a_picture_that_is_the_box_shows_one_object() -> None:
+    samples = load_dataset(["synthetic:4"]).samples
+    pictures = [replace(sample, picture=name) for sample, name in zip(samples, "abbb", strict=True)]
+    refuse_several([*pictures[:2], *samples])  # drawn ones have no file, and are each a picture
+    with pytest.raises(DataError, match=r"several labelled objects: 1, e\.g\. b; with --box image"):
+        refuse_several(pictures)
 
 
 def test_about_a_twentieth_is_held_back_and_nothing_is_lost() -> None:
