@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from io import StringIO
 from itertools import chain
 from pathlib import Path
@@ -51,7 +51,7 @@ from edge_kp.cli import number, positive, run_cli
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import square_crop
 from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
-from edge_kp.parity import compare, load_references
+from edge_kp.parity import References, compare, load_references
 from edge_kp.types import Array
 
 CLIP = Path(edge_kp.__file__).parent / "assets" / "astronaut.mp4"
@@ -87,6 +87,15 @@ class Job:
     crops: Mapping[str, Array]
     notes: Notes
     parity: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def references(self) -> Mapping[str, References]:
+        """Network → what PyTorch gave for the model's stored pictures; read once, for all engines.
+
+        Raises:
+            ModelError: the model carries none, or they are damaged.
+        """
+        return load_references(self.folder, self.spec)
 
     def file(self, network: str, precision: str) -> Path | None:
         """The network's ONNX file, after its hash was compared; None where the model has none."""
@@ -152,7 +161,7 @@ def _compare(job: Job, network: str, precision: str, backend: TensorRTBackend) -
     """Note how near an engine comes to PyTorch's outputs; one beyond tolerance has failed."""
     name = f"parity of tensorrt {precision} {network}, graphs {backend.graphs}"
     try:
-        reference = load_references(job.folder, job.spec)[network]
+        reference = job.references[network]
         rows = compare(network, precision, backend.run(reference.images), reference.outputs)
     except (ModelError, KeyError) as error:
         job.notes.skipped[name] = f"no references ({one_line(error)})"
