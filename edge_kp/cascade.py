@@ -25,7 +25,7 @@ _CHECKED = ("keypoints", "prior_keypoints", "score", "visibility", "attributes")
 
 
 class Cascade:
-    """Both stages over two backends that are made, used and closed in one thread."""
+    """Both stages over two backends; as safe to call from several threads as these are."""
 
     def __init__(self, spec: ModelSpec, stage1: Backend, stage2: Backend) -> None:
         self.spec = spec

@@ -32,7 +32,10 @@ FARTHEST = 2.0**24  # pixels from the corner of the frame: beyond, float32 leave
 
 
 class Detector:
-    """Finds objects and their keypoints in single images. Make, use and close it in one thread.
+    """Finds objects and their keypoints in single images.
+
+    Safe to call from several threads: calls take turns at each network, but ONNX Runtime's run side by side.
+    Only TensorRT through pycuda refuses threads other than the one that made the detector.
 
     Args:
         model: a shipped model's name or the path of a model folder.
@@ -50,7 +53,8 @@ class Detector:
         spec: the model's contract; ``spec.schema`` names the keypoints.
         precision: which files run, e.g. ``int8-cpu``.
         fused: are both stages one graph?
-        last_seconds: time of ``locate``, ``stage1`` and ``stage2`` in the last call.
+        last_seconds: time of ``locate``, ``stage1`` and ``stage2`` in the last call of any thread, waiting
+            for their turns included.
 
     Raises:
         ModelError: the model is missing or damaged.

@@ -37,7 +37,7 @@ class Located(NamedTuple):
 
 
 class Locator(ABC):
-    """Finds boxes in a whole frame. Used and closed in the thread that made it."""
+    """Finds boxes in a whole frame; as safe to call from several threads as its backend is."""
 
     @abstractmethod
     def __call__(self, image: Array) -> Located:

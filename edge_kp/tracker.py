@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 
 from edge_kp.cascade_result import CascadeResult
@@ -36,6 +37,8 @@ SEARCH_FOR_S = 1.0  # how long it is searched for like that
 class EachFrame:
     """Detects in every frame on its own, for photos that have nothing to do with each other.
 
+    As safe to call from several threads as the detector.
+
     Args:
         max_objects: the largest so many of each frame; None gives all.
 
@@ -65,7 +68,9 @@ class EachFrame:
 
 
 class Tracker:
-    """Follows the objects of one video. Use it in the detector's thread.
+    """Follows the objects of one video.
+
+    Safe to call from several threads: calls take turns, each with the next frame of the video.
 
     Args:
         max_objects: at most so many at once.
@@ -115,6 +120,7 @@ class Tracker:
         self._gap = 0.0  # seconds since the last frame, where they are unusually many; else 0
         self._lost_now = False
         self._shape: tuple[int, ...] = ()
+        self._lock = threading.Lock()
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
         """Objects of the next frame; oldest first.
@@ -126,10 +132,11 @@ class Tracker:
         Raises:
             ValueError: an image of another form.
         """
-        return run_alone(self.detector, self.steps(image, time_s))
+        with self._lock:
+            return run_alone(self.detector, self.steps(image, time_s))
 
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
-        """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
+        """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`; for one thread."""
         check_image(image)
         if image.shape != self._shape:
             # Another photo, or a camera that changed its mode: nothing carries over.

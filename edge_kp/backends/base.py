@@ -12,7 +12,10 @@ from edge_kp.types import Array
 
 
 class Backend(ABC):
-    """A loaded network: dict of arrays in, dict of arrays out. Used in the thread that made it.
+    """A loaded network: dict of arrays in, dict of arrays out.
+
+    Safe to call from several threads: calls take turns, but those of ONNX Runtime, which share no buffers,
+    run side by side. Only TensorRT through pycuda refuses threads other than the one that made it.
 
     Attributes:
         name: what computes, e.g. ``onnxruntime``.

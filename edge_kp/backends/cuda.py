@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -57,7 +58,7 @@ class Graph:
 
 
 class Device(ABC):
-    """The first GPU, opened in the calling thread, to be used and closed there.
+    """The first GPU; one thread at a time may use it.
 
     Memory is the device's own: it stays until :meth:`close`. Every method raises BackendError where CUDA
     reports an error.
@@ -231,6 +232,8 @@ class CudaPythonDevice(Device):
 class PycudaDevice(Device):
     """Through pycuda, on the GPU's primary context; it has no graphs.
 
+    That context is current in the calling thread alone: other threads are refused.
+
     Args:
         driver: the module ``pycuda.driver``.
     """
@@ -239,6 +242,7 @@ class PycudaDevice(Device):
 
     def __init__(self, driver: Any) -> None:
         self._cuda = driver
+        self._thread = threading.get_ident()
         self._open = ExitStack()
         try:
             with self._told("opening the GPU"):
@@ -262,6 +266,7 @@ class PycudaDevice(Device):
     @contextmanager
     def _told(self, doing: str, asked: str = "memory") -> Iterator[None]:
         """CUDA's errors as one line; ``asked`` tells what memory is wanted."""
+        self._refuse_other_threads()
         try:
             yield
         except self._cuda.MemoryError as error:
@@ -306,7 +311,15 @@ class PycudaDevice(Device):
     def capture(self, work: Callable[[], None]) -> Graph:
         raise BackendError("pycuda has no CUDA graphs: pip install cuda-python")
 
+    def _refuse_other_threads(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise BackendError(
+                "pycuda's context belongs to the thread that made the detector: use and close it there, or"
+                " pip install cuda-python"
+            )
+
     def close(self) -> None:
+        self._refuse_other_threads()
         self._stream, self._events = None, []  # pycuda frees what nothing names, with the context still there
         self._open.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,7 @@ class OpenVinoBackend(Backend):
             raise BackendError(
                 f"{path}: OpenVINO cannot load it ({_cause(error)}); export the model again"
             ) from error
+        self._lock = threading.Lock()  # one call at a time: all of them share the request and its tensors
         self._request = compiled.create_infer_request()
         # Tensors that stay: naming the input in each call costs a tenth of a millisecond.
         self._image = np.empty([1, *(d.get_length() for d in list(shape)[1:])], np.uint8)
@@ -80,23 +82,28 @@ class OpenVinoBackend(Backend):
         self._values = [self._request.get_output_tensor(i).data for i in range(len(self._outputs))]
 
     def run(self, image: Array) -> dict[str, Array]:
+        with self._lock:
+            return self._run(image)
+
+    def _run(self, image: Array) -> dict[str, Array]:
         if image.dtype != np.uint8 or image.shape[1:] != self._image.shape[1:]:
             side = self._image.shape[1]
             raise BackendError(
                 f"{self._path}: expected uint8 (B, {side}, {side}, 3), got {image.dtype} {image.shape}"
             )
-        rows = []
-        for picture in image:
-            self._image[0] = picture
-            try:
-                self._request.infer()
-            except RuntimeError as error:
-                raise BackendError(f"{self._path}: OpenVINO cannot run it ({_cause(error)})") from error
-            rows.append([value.copy() for value in self._values])
+        rows = [self._run_one(picture) for picture in image]
         if len(rows) != 1:
             columns = zip(self._values, *rows, strict=True)
             rows = [[np.concatenate([value[:0], *parts]) for value, *parts in columns]]
         return dict(zip(self._outputs, rows[0], strict=True))
+
+    def _run_one(self, picture: Array) -> list[Array]:
+        self._image[0] = picture
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise BackendError(f"{self._path}: OpenVINO cannot run it ({_cause(error)})") from error
+        return [value.copy() for value in self._values]
 
 
 def _cause(error: Exception) -> str:

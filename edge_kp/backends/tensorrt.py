@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class TensorRTBackend(Backend):
         self.name = library_name(trt)
         self.precision = precision
         self._profiles: list[_Profile] = []
+        self._lock = threading.Lock()  # one call at a time: all of them share the stream and the buffers
         self._engine = self._runtime = None
         self._device: Device | None = open_device()
         try:
@@ -121,6 +123,10 @@ class TensorRTBackend(Backend):
             raise
 
     def run(self, image: Array) -> dict[str, Array]:
+        with self._lock:
+            return self._run(image)
+
+    def _run(self, image: Array) -> dict[str, Array]:
         if not self._profiles:
             raise ValueError("the backend is closed")
         shape = self._profiles[0].image.shape[1:]
@@ -150,10 +156,15 @@ class TensorRTBackend(Backend):
         Returns:
             (count,) float64, seconds.
         """
-        profile = self._profiles[self.batches.index(batch)]
-        return np.array([profile.device.seconds(profile.launch) for _ in range(count)])
+        with self._lock:
+            profile = self._profiles[self.batches.index(batch)]
+            return np.array([profile.device.seconds(profile.launch) for _ in range(count)])
 
     def close(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         device, self._device = self._device, None
         if device is None:
             return

@@ -28,7 +28,7 @@ class Follower(Protocol):
 
 
 class Together:
-    """Follows each video of a run, all of them by the same networks. Use it in the detector's thread.
+    """Follows each video of a run, all of them by the same networks. Use it in one thread.
 
     Args:
         followers: one for each video.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import sys
+import threading
 import types
 
 import numpy as np
@@ -443,6 +444,26 @@ def test_pycuda_says_that_it_has_no_graphs(monkeypatch, driver):
     install(monkeypatch, pycuda=pycuda(driver))
     with open_device() as device, pytest.raises(BackendError, match="pip install cuda-python"):
         device.capture(lambda: None)
+
+
+def test_pycuda_refuses_another_thread_than_its_own(monkeypatch, driver):
+    install(monkeypatch, pycuda=pycuda(driver))
+    refused = []
+
+    def work(device, address, host):
+        for call in (lambda: device.upload(host, address), device.synchronize, device.close):
+            with pytest.raises(BackendError, match="thread that made the detector") as error:
+                call()
+            refused.append(one_line(error))
+
+    with open_device() as device:
+        there = device.allocate(8), device.host_array(8)
+        thread = threading.Thread(target=work, args=(device, *there))
+        thread.start()
+        thread.join()
+        assert len(refused) == 3
+        device.upload(there[1], there[0])  # nothing was taken away
+    assert driver.left() == set()
 
 
 def one_line(error):

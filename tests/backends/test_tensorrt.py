@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -121,6 +123,31 @@ def test_a_view_of_a_larger_picture_is_taken(backend, network):
     pictures = images(3)[:, ::-1, :, ::-1]
     expected = OnnxRuntimeBackend(network).run(pictures)
     np.testing.assert_allclose(backend.run(pictures)["keypoints"], expected["keypoints"], atol=1e-6)
+
+
+def test_calls_of_several_threads_take_turns(backend, monkeypatch):
+    upload = FakeDevice.upload
+
+    def slow(self, array, address):
+        time.sleep(1e-4)  # the images wait to be copied: here another thread may come between
+        upload(self, array, address)
+
+    monkeypatch.setattr(FakeDevice, "upload", slow)
+    pictures = [images(3), images(3, seed=1)]
+    expected = [backend.run(each) for each in pictures]
+    same: list[bool] = []
+
+    def work(number):
+        for _ in range(50):
+            seen = backend.run(pictures[number])["keypoints"]
+            same.append(np.array_equal(seen, expected[number]["keypoints"]))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert same == [True] * 100
 
 
 @pytest.mark.parametrize(
