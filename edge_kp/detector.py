@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from edge_kp.backends import PRECISIONS, choose_backend, choose_precision, file_precision, open_backend
-from edge_kp.backends.base import Backend
+from edge_kp.backends.base import Backend, closed
 from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.contract import check_contract, check_outputs
@@ -106,6 +106,7 @@ class Detector:
                     network("locator"), self.spec.locator_size, self.spec.locator_threshold, tiles
                 )
             self._networks = opened.pop_all()
+        self._closed = False
         self.schema = self.spec.schema
         self._pose = pose_model(self.schema)
         self.model_name = self.spec.name
@@ -144,7 +145,9 @@ class Detector:
 
         Raises:
             ValueError: an image or box of another form.
+            BackendError: the detector is closed, or a network cannot be run.
         """
+        self._refuse_if_closed()
         check_image(image)
         start = time.perf_counter()
         if boxes is not None:
@@ -203,7 +206,9 @@ class Detector:
 
         Raises:
             ModelError: the model carries no references, or they are damaged.
+            BackendError: the detector is closed, or a network cannot be run.
         """
+        self._refuse_if_closed()
         references = load_references(self._folder, self.spec)
         networks = {
             "cascade" if self.fused else "stage1": self.cascade.stage1,
@@ -221,8 +226,13 @@ class Detector:
         return rows
 
     def close(self) -> None:
-        """Free the networks; the detector cannot be used again."""
+        """Free the networks, after the calls in progress; the detector cannot be used again."""
+        self._closed = True
         self._networks.close()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise closed(f"the detector {self.model_name}")
 
     def __enter__(self) -> Detector:
         return self

@@ -33,10 +33,13 @@ class Backend(ABC):
 
         ``keypoints`` and ``prior_keypoints`` (B, N, 2) in crop coordinates, ``mixture`` (B, K), ``score``
         (B,), ``visibility`` (B, N) and ``attributes`` (B, A) as probabilities.
+
+        Raises:
+            BackendError: it is closed, or cannot run this.
         """
 
-    def close(self) -> None:  # noqa: B027 - most backends hold nothing that Python does not free
-        """Free what the network holds; the backend cannot run again."""
+    def close(self) -> None:  # noqa: B027 - a backend may hold nothing
+        """Free what the network holds, after the call in progress; the backend cannot run again."""
 
     def __enter__(self) -> Backend:
         return self
@@ -45,6 +48,11 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def closed(what: object) -> BackendError:
+    """The error to raise where a closed network is asked; ``what`` is its file, or the whole model."""
+    return BackendError(f"{what} is closed and cannot run again; make a new Detector")
 
 
 def check_weights(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edge_kp.backends.base import Backend, check_weights
+from edge_kp.backends.base import Backend, check_weights, closed
 from edge_kp.errors import BackendError
 from edge_kp.types import Array
 
@@ -55,28 +55,35 @@ class OnnxRuntimeBackend(Backend):
         # Waiting threads that spin take the cores from capture and encoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own exception types are private
             check_weights(path)
             raise BackendError(
                 f"{path}: ONNX Runtime cannot load it ({_cause(error)}); export the model again"
             ) from error
-        image = self._session.get_inputs()[0]
+        image = session.get_inputs()[0]
         if image.name != "image" or image.type != "tensor(uint8)" or len(image.shape) != 4:
             raise BackendError(
                 f"{path}: expected one input image uint8 (B, S, S, 3), got {image.name} {image.type}"
                 f" {image.shape}; export the model again"
             )
-        self.inputs = _tensors(self._session.get_inputs())
-        self.outputs = _tensors(self._session.get_outputs())
+        self.inputs = _tensors(session.get_inputs())
+        self.outputs = _tensors(session.get_outputs())
         self._outputs = [output.name for output in self.outputs]
+        self._session: ort.InferenceSession | None = session
 
     def run(self, image: Array) -> dict[str, Array]:
+        session = self._session  # of this call, even if another thread closes the backend meanwhile
+        if session is None:
+            raise closed(self._path)
         try:
-            values = self._session.run(self._outputs, {"image": np.ascontiguousarray(image)})
+            values = session.run(self._outputs, {"image": np.ascontiguousarray(image)})
         except Exception as error:  # as above
             raise BackendError(f"{self._path}: ONNX Runtime cannot run it ({_cause(error)})") from error
         return {name: np.asarray(value) for name, value in zip(self._outputs, values, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
 
 
 def _cause(error: Exception) -> str:

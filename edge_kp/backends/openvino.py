@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from edge_kp.backends.base import Backend, check_weights
+from edge_kp.backends.base import Backend, check_weights, closed
 from edge_kp.errors import BackendError
 from edge_kp.extras import installed
 from edge_kp.types import Array
@@ -75,7 +75,7 @@ class OpenVinoBackend(Backend):
                 f"{path}: OpenVINO cannot load it ({_cause(error)}); export the model again"
             ) from error
         self._lock = threading.Lock()  # one call at a time: all of them share the request and its tensors
-        self._request = compiled.create_infer_request()
+        self._request: ov.InferRequest | None = compiled.create_infer_request()
         # Tensors that stay: naming the input in each call costs a tenth of a millisecond.
         self._image = np.empty([1, *(d.get_length() for d in list(shape)[1:])], np.uint8)
         self._request.set_input_tensor(ov.Tensor(self._image, shared_memory=True))
@@ -86,24 +86,31 @@ class OpenVinoBackend(Backend):
             return self._run(image)
 
     def _run(self, image: Array) -> dict[str, Array]:
+        if self._request is None:
+            raise closed(self._path)
         if image.dtype != np.uint8 or image.shape[1:] != self._image.shape[1:]:
             side = self._image.shape[1]
             raise BackendError(
                 f"{self._path}: expected uint8 (B, {side}, {side}, 3), got {image.dtype} {image.shape}"
             )
-        rows = [self._run_one(picture) for picture in image]
+        rows = [self._run_one(self._request, picture) for picture in image]
         if len(rows) != 1:
             columns = zip(self._values, *rows, strict=True)
             rows = [[np.concatenate([value[:0], *parts]) for value, *parts in columns]]
         return dict(zip(self._outputs, rows[0], strict=True))
 
-    def _run_one(self, picture: Array) -> list[Array]:
+    def _run_one(self, request: ov.InferRequest, picture: Array) -> list[Array]:
         self._image[0] = picture
         try:
-            self._request.infer()
+            request.infer()
         except RuntimeError as error:
             raise BackendError(f"{self._path}: OpenVINO cannot run it ({_cause(error)})") from error
         return [value.copy() for value in self._values]
+
+    def close(self) -> None:
+        with self._lock, _signal_stack_kept():
+            self._values = []  # they are parts of the request
+            self._request = None
 
 
 def _cause(error: Exception) -> str:

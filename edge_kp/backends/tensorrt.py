@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_kp.backends.base import Backend
+from edge_kp.backends.base import Backend, closed
 from edge_kp.backends.building import cause, listen, started
 from edge_kp.backends.cuda import Device, Graph, find_gpu, open_device
 from edge_kp.backends.engines import cached_engine
@@ -89,6 +89,7 @@ class TensorRTBackend(Backend):
         trt = load_tensorrt()
         self.name = library_name(trt)
         self.precision = precision
+        self._path = engine
         self._profiles: list[_Profile] = []
         self._lock = threading.Lock()  # one call at a time: all of them share the stream and the buffers
         self._engine = self._runtime = None
@@ -127,8 +128,8 @@ class TensorRTBackend(Backend):
             return self._run(image)
 
     def _run(self, image: Array) -> dict[str, Array]:
-        if not self._profiles:
-            raise ValueError("the backend is closed")
+        if self._device is None:
+            raise closed(self._path)
         shape = self._profiles[0].image.shape[1:]
         if image.dtype != np.uint8 or image.shape[1:] != shape:
             side = shape[0]
@@ -157,6 +158,8 @@ class TensorRTBackend(Backend):
             (count,) float64, seconds.
         """
         with self._lock:
+            if self._device is None:
+                raise closed(self._path)
             profile = self._profiles[self.batches.index(batch)]
             return np.array([profile.device.seconds(profile.launch) for _ in range(count)])
 

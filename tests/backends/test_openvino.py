@@ -97,13 +97,15 @@ import numpy as np
 from pathlib import Path
 from edge_kp.backends.openvino import OpenVinoBackend
 folder = Path(sys.argv[1])
-for _ in range(3):
+for closing in (False, True, False):
     backends = [OpenVinoBackend(folder / f"stage{i}.fp32.onnx", threads=1) for i in (1, 2)]
     for backend in backends:
         backend.run(np.zeros((1, 48, 48, 3), np.uint8))
     del backend
-    while backends:
-        del backends[0]  # the first one first
+    while backends:  # the first one first
+        if closing:
+            backends[0].close()
+        del backends[0]
 lock = threading.Lock()
 lock.acquire()
 threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()

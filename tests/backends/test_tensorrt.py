@@ -311,8 +311,9 @@ def test_closing_frees_from_the_last_to_the_first_and_once(engine, network, log)
     assert log == ["synchronised", *of_profile, *of_profile, "engine freed", "runtime freed", "device closed"]
     backend.close()
     assert len(log) == 8
-    with pytest.raises(ValueError, match="closed"):
-        backend.run(images(1))
+    for call in (lambda: backend.run(images(1)), lambda: backend.device_seconds(1, 1)):
+        with pytest.raises(BackendError, match=r"stage1\.fp32\.engine is closed.*make a new Detector"):
+            call()
 
 
 @pytest.mark.parametrize("what", ["engine", "context", "run"])
