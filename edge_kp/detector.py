@@ -11,6 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
+from edge_kp.arguments import as_whole, check_image
 from edge_kp.backends import PRECISIONS, choose_backend, choose_precision, file_precision, open_backend
 from edge_kp.backends.base import Backend, closed
 from edge_kp.cascade import Cascade, FusedCascade
@@ -28,6 +29,7 @@ CASCADES = ("auto", "fused", "staged")
 # On a CPU OpenCV crops faster than GridSample; on a GPU every return to the host costs more than the crop.
 FUSED_IS_FASTER = ("tensorrt",)
 DOUBLE = 0.6  # IoU of two results, above which they show the same object
+MOST_THREADS = 4096  # no machine has so many cores
 FARTHEST = 2.0**24  # pixels from the corner of the frame: beyond, float32 leaves pixels out
 
 
@@ -60,6 +62,7 @@ class Detector:
         ModelError: the model is missing or damaged.
         BackendError: the backend is missing or cannot load the model; ``threads`` or ``tiles`` is out of
             range, or the model has no locator that could search tiles.
+        ValueError: ``threads`` or ``tiles`` is no whole number.
     """
 
     def __init__(
@@ -72,10 +75,14 @@ class Detector:
         threads: int | None = None,
         tiles: int = 1,
     ) -> None:
-        if threads is not None and threads < 1:
+        threads = None if threads is None else as_whole("threads", threads)
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise BackendError(
                 f"threads: expected at least 1, got {threads}; None leaves the choice to the backend"
+                if threads < 1
+                else f"threads: expected at most {MOST_THREADS}; None leaves the choice to the backend"
             )
+        tiles = as_whole("tiles", tiles)
         if not 1 <= tiles <= MOST_TILES:
             raise BackendError(f"tiles: expected 1 to {MOST_TILES}, got {tiles}")
         folder = self._folder = find_model(model)
@@ -249,17 +256,6 @@ def _head_pose(model: PoseModel, keypoints: Array, visibility: Array) -> HeadPos
         return model(keypoints, weights)
     except ValueError:  # too little of the face is visible to tell
         return None
-
-
-def check_image(image: Array) -> None:
-    """
-    Raises:
-        ValueError: not uint8 BGR (H, W, 3), or empty.
-    """
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"image: expected a uint8 array (H, W, 3), got {type(image).__name__}; was it read?")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image: expected uint8 (H, W, 3) BGR, got {image.dtype} {image.shape}")
 
 
 def _checked_box(box: Sequence[float] | Array) -> Array:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_kp.arguments import as_seconds
 from edge_kp.geometry import ShapeAlignment, as_complex, from_complex
 from edge_kp.types import Array
 
 Place = tuple[complex, complex]  # factor and shift: shape * factor + shift are frame pixels
+SHORTEST_S = 1e-9  # between two frames; shorter times, and pixels so far away, lead beyond floating point
+FARTHEST = 1e100
 COVERED = 0.25  # share of the cut-off that is left for a point that is surely covered
 
 
@@ -57,12 +60,15 @@ class KeypointFilter:
         smooth: ``off`` (keypoints pass as they are; they are still predicted), ``light`` or ``strong``.
 
     Raises:
-        ValueError: another strength.
+        ValueError: another strength, or a shape of another form.
     """
 
     def __init__(self, mean_shape: Array, smooth: str) -> None:
         if smooth not in SMOOTHING:
             raise ValueError(f"smooth: expected one of {', '.join(SMOOTHING)}, got {smooth!r}")
+        mean_shape = np.asarray(mean_shape, np.float64)
+        if mean_shape.ndim != 2 or mean_shape.shape[1] != 2 or not np.isfinite(mean_shape).all():
+            raise ValueError(f"mean_shape: expected finite numbers (N, 2), got shape {mean_shape.shape}")
         self._passes = smooth == "off"
         self._strength = STRENGTHS["light" if self._passes else smooth]
         self._alignment = ShapeAlignment(mean_shape - 0.5)
@@ -77,8 +83,9 @@ class KeypointFilter:
         """(N, 2) keypoints expected ``dt`` seconds after the last ones, frame pixels.
 
         Raises:
-            ValueError: before the first keypoints.
+            ValueError: before the first keypoints, or ``dt`` is not finite or less than 0.
         """
+        dt = as_seconds("dt", dt)
         if self._place is None:
             raise ValueError("nothing to predict from: give keypoints to update first")
         factor, shift = _add(self._place, self._velocity, dt)
@@ -90,19 +97,28 @@ class KeypointFilter:
         Args:
             keypoints: (N, 2), frame pixels.
             visibility: (N,) in [0, 1]; what is covered is guessed, and so filtered more.
-            dt: seconds since the last frame; more than 0.
+            dt: seconds since the last frame, from :data:`SHORTEST_S` up.
 
         Returns:
             (N, 2) float32, frame pixels.
 
         Raises:
-            ValueError: the keypoints coincide.
+            ValueError: an argument of another form, or keypoints that coincide; nothing has changed.
         """
-        s = self._strength
+        s, count = self._strength, len(self._shape)
+        keypoints, visibility = np.asarray(keypoints), np.asarray(visibility)
+        if keypoints.shape != (count, 2):
+            raise ValueError(f"keypoints: expected shape ({count}, 2), got {keypoints.shape}")
+        # What a network calls 0 or 1 may be a little beyond; NaN is nowhere.
+        if visibility.shape != (count,) or not (np.abs(visibility - 0.5) < 0.51).all():
+            raise ValueError(f"visibility: expected ({count},) numbers from 0 to 1")
+        if not (dt := as_seconds("dt", dt)) >= SHORTEST_S:
+            raise ValueError(f"dt: expected {SHORTEST_S:g} seconds or more, got {dt}")
         points = as_complex(keypoints)
         factor, shift = self._alignment.from_shape(points)
         unit = abs(factor)  # side of the aligned crop, frame pixels
-        if not 1e-9 * float(np.abs(points).max()) < unit:
+        largest = float(np.abs(points).max())
+        if not (1e-9 * largest < unit and largest < FARTHEST):
             raise ValueError("keypoints coincide or are not finite")
         shape = (points - shift) / factor
         if self._place is None:

@@ -6,8 +6,9 @@ import math
 import threading
 import time
 
+from edge_kp.arguments import as_count, as_number, as_seconds, check_image
 from edge_kp.cascade_result import CascadeResult
-from edge_kp.detector import Detector, check_image
+from edge_kp.detector import Detector
 from edge_kp.geometry import box_iou, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
 from edge_kp.smoothing import KeypointFilter
@@ -44,15 +45,18 @@ class EachFrame:
 
     Attributes:
         last_timings: seconds of ``locate``, ``stage1`` and ``stage2`` in the last update.
+
+    Raises:
+        ValueError: an argument of another kind.
     """
 
     def __init__(self, detector: Detector, max_objects: int | None = None) -> None:
         self.detector = detector
-        self.max_objects = max_objects
+        self.max_objects = None if max_objects is None else as_count("max_objects", max_objects)
         self.last_timings: dict[str, float] = {}
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
-        """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0."""
+        """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0; when it was taken does not matter."""
         return run_alone(self.detector, self.steps(image, time_s))
 
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
@@ -99,12 +103,9 @@ class Tracker:
     ) -> None:
         if track not in TRACK:
             raise ValueError(f"track: expected one of {', '.join(TRACK)}, got {track!r}")
-        for name, value in (("max_objects", max_objects), ("locate_every", locate_every)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
         self.detector = detector
-        self.max_objects = max_objects
-        self.locate_every = locate_every
+        self.max_objects = as_count("max_objects", max_objects)
+        self.locate_every = as_count("locate_every", locate_every)
         self.fast = track == "fast"
         self.smooth = smooth
         self.last_timings: dict[str, float] = {}
@@ -112,7 +113,7 @@ class Tracker:
         self._alignment = detector.cascade.alignment
         KeypointFilter(self._mean, smooth)  # refuses a wrong strength now, not at the first object
         self._tracks: list[Track] = []
-        self._memory = Memory(remember)
+        self._memory = Memory(as_seconds("remember", remember))
         self._frame = -1
         self._now = 0.0  # seconds since the first frame
         self._time: float | None = None
@@ -127,10 +128,11 @@ class Tracker:
 
         Args:
             image: uint8 BGR (H, W, 3).
-            time_s: when it was taken, seconds from any start; by default 1/30 s after the last one.
+            time_s: when it was taken, seconds from any start. Where it is None, not finite, or not after that
+                of the last frame, the usual time between two frames is taken to have passed, at first 1/30 s.
 
         Raises:
-            ValueError: an image of another form.
+            ValueError: an image of another form, or a ``time_s`` that is no number; nothing has changed.
         """
         with self._lock:
             return run_alone(self.detector, self.steps(image, time_s))
@@ -138,6 +140,7 @@ class Tracker:
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`; for one thread."""
         check_image(image)
+        time_s = None if time_s is None else as_number("time_s", time_s)
         if image.shape != self._shape:
             # Another photo, or a camera that changed its mode: nothing carries over.
             self._shape, self._tracks = image.shape, []
@@ -160,7 +163,7 @@ class Tracker:
         taken than the usual time between two.
         """
         interrupted, self._gap = self._gap > 0, 0.0
-        if time_s is None or self._time is None or not math.isfinite(time_s - self._time):
+        if time_s is None or self._time is None or not 0 < time_s - self._time < math.inf:
             gap = self._usual or FRAME_S
         else:
             gap = max(time_s - self._time, 1e-3)

@@ -342,3 +342,68 @@ def test_keypoints_that_are_no_numbers_are_refused_and_change_nothing(
 def test_keypoints_that_coincide_are_refused(place: float) -> None:
     with pytest.raises(ValueError, match="coincide"):
         KeypointFilter(SHAPE, "light").update(np.full((N, 2), place), SEEN, 1 / 30)
+
+
+def without(wrong: dict[str, object], smooth: str) -> None:
+    """A wrong call is refused, and what follows is as if there had been none."""
+    good = {"keypoints": STILL, "visibility": SEEN, "dt": 1 / 30}
+    truth = moving(6, speed=60)
+    for before in (0, 3):
+        steady, untouched = KeypointFilter(SHAPE, smooth), KeypointFilter(SHAPE, smooth)
+        for points in truth[:before]:
+            steady.update(points, SEEN, 1 / 30)
+            untouched.update(points, SEEN, 1 / 30)
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}.*expected|coincide or are not finite"):
+            steady.update(**{**good, **wrong})  # type: ignore[arg-type]
+        for points in truth[before:]:
+            np.testing.assert_array_equal(
+                steady.update(points, SEEN, 1 / 30), untouched.update(points, SEEN, 1 / 30)
+            )
+
+
+@pytest.mark.parametrize("smooth", SMOOTHING)
+@pytest.mark.parametrize("dt", [0, 0.0, -1 / 30, 1e-320, math.nan, math.inf, None, True, "1", 10**400])
+def test_a_time_that_is_none_is_refused_and_changes_nothing(smooth: str, dt: object) -> None:
+    without({"dt": dt}, smooth)
+
+
+@pytest.mark.parametrize("smooth", SMOOTHING)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -0.5, 3.0])
+def test_a_visibility_that_is_none_is_refused_and_changes_nothing(smooth: str, bad: float) -> None:
+    without({"visibility": np.where(np.arange(N) == 5, bad, 1.0)}, smooth)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"visibility": np.ones(N - 1)},
+        {"visibility": 1.0},
+        {"keypoints": STILL[:-1]},
+        {"keypoints": STILL[:, :1]},
+        {"keypoints": STILL * 1e300},
+        {"keypoints": STILL * 1e200},
+    ],
+)
+def test_other_shapes_and_places_are_refused_and_change_nothing(wrong: dict[str, object]) -> None:
+    without(wrong, "light")
+
+
+@pytest.mark.parametrize("dt", [-0.1, math.nan, math.inf, None, True, "1"])
+def test_nothing_is_predicted_for_a_time_that_is_none(dt: object) -> None:
+    steady = KeypointFilter(SHAPE, "light")
+    steady.update(STILL, SEEN, 1 / 30)
+    with pytest.raises(ValueError, match="dt: expected"):
+        steady.predict(dt)  # type: ignore[arg-type]
+
+
+def test_lists_are_as_good_as_arrays() -> None:
+    steady, same = KeypointFilter(SHAPE.tolist(), "light"), KeypointFilter(SHAPE, "light")  # type: ignore[arg-type]
+    for points in moving(4, speed=60):
+        found = steady.update(points.tolist(), SEEN.tolist(), np.float32(0.03))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, same.update(points, SEEN, np.float32(0.03)))
+
+
+@pytest.mark.parametrize("shape", [SHAPE[:, 0], np.ones((4, 3)), np.full((4, 2), math.nan)])
+def test_a_mean_shape_that_is_none_is_refused(shape: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="mean_shape: expected finite numbers"):
+        KeypointFilter(shape, "light")
