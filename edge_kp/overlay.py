@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from edge_kp.arguments import check_image
 from edge_kp.pose import axis_points
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array, Detection, HeadPose
@@ -47,28 +48,39 @@ def draw_detections(
     """Draw boxes, edges and keypoints; visible points are filled green, covered ones are red rings.
 
     Args:
-        image: (H, W, 3) uint8 BGR; stays as it is unless ``in_place``.
+        image: (H, W, 3) uint8 BGR, which may be a view, such as a mirrored one; stays as it is unless
+            ``in_place``.
         text: a line of status in the upper left corner.
 
     Returns:
-        The drawn image.
+        The drawn image; where ``in_place``, the one that was given.
 
     Raises:
-        ValueError: not such an image, or a detection that does not fit the schema.
+        ValueError: not such an image, one that cannot be written to in place, or a detection that does not
+            fit the schema; nothing is drawn.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
-    canvas = image if in_place else image.copy()
+    check_image(image)
+    if in_place and not image.flags.writeable:
+        raise ValueError("image: it is read-only and cannot be drawn on; leave in_place out")
     for detection in detections:
         if len(detection.keypoints) != len(schema):
             raise ValueError(
                 f"detection {detection.id}: expected {len(schema)} keypoints, got {len(detection.keypoints)}"
             )
+    canvas = image if in_place and _is_plain(image) else image.copy()
+    for detection in detections:
         _draw_one(canvas, detection, schema)
     if text:
         size = _text_size(image)
         _put_text(canvas, text, (round(10 * size), round(10 * size)), size, _DARK, _WHITE)
-    return canvas
+    if in_place and canvas is not image:
+        image[:] = canvas
+    return image if in_place else canvas
+
+
+def _is_plain(image: Array) -> bool:
+    """Can OpenCV draw on it? Pixels of a row must lie one after another, and rows from the top down."""
+    return image.strides[1:] == (3, 1) and image.strides[0] >= 3 * image.shape[1]
 
 
 def _draw_one(canvas: Array, detection: Detection, schema: KeypointSchema) -> None:
@@ -107,6 +119,8 @@ def _draw_one(canvas: Array, detection: Detection, schema: KeypointSchema) -> No
 
 def _draw_axes(canvas: Array, pose: HeadPose, origin: Array, side: float, line: int) -> None:
     """The axes of a face, out of the middle of its box: red to its left, green to its chin, blue ahead."""
+    if not np.isfinite(pose.rotation).all():
+        return
     ends = np.rint(axis_points(pose, origin, 0.35 * side) * (1 << _SHIFT)).astype(int)
     start = np.rint(origin * (1 << _SHIFT)).astype(int)
     for end, colour in zip(ends, _AXES, strict=True):

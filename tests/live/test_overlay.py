@@ -103,7 +103,61 @@ def test_whatever_the_points_the_drawing_goes_on(shape, points):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="expected 68 keypoints, got 2"):
         draw_detections(GRAY, [found([[1, 2], [3, 4]])], FACE68)
-    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
         draw_detections(GRAY[..., 0], [], FACE68)
-    with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
+    with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
         draw_detections(GRAY.astype(np.float32), [], FACE68)
+
+
+VIEWS = {
+    "mirrored": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "RGB": lambda image: image[..., ::-1],
+    "every second pixel": lambda image: image[:, ::2],
+    "turned": lambda image: image.swapaxes(0, 1),
+    "a part": lambda image: image[10:200, 20:300],
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_drawn_on_as_any_picture(view):
+    whole = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    before, seen = whole.copy(), VIEWS[view](whole)
+    one = replace(found([[30, 30], [90, 80]], [1.0, 0.0]), pose=HeadPose(10, 20, 30))
+    expected = draw_detections(np.ascontiguousarray(seen), [one], PAIR, text="12 fps")
+    np.testing.assert_array_equal(draw_detections(seen, [one], PAIR, text="12 fps"), expected)
+    np.testing.assert_array_equal(whole, before)
+    assert draw_detections(seen, [one], PAIR, text="12 fps", in_place=True) is seen
+    np.testing.assert_array_equal(seen, expected)
+    assert not np.array_equal(whole, before)
+
+
+def test_a_read_only_picture_is_copied_but_not_drawn_on_in_place():
+    image = GRAY.copy()
+    image.flags.writeable = False
+    one = found([[30, 30], [90, 80]])
+    np.testing.assert_array_equal(draw_detections(image, [one], PAIR), draw_detections(GRAY, [one], PAIR))
+    with pytest.raises(ValueError, match=r"image: it is read-only.*leave in_place out"):
+        draw_detections(image, [one], PAIR, in_place=True)
+
+
+@pytest.mark.parametrize("image", [None, "photo.jpg", GRAY[:0], GRAY[:, :0], GRAY.tolist()])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_is_no_picture_is_refused(image, in_place):
+    with pytest.raises(ValueError, match="image: expected "):
+        draw_detections(image, [found([[30, 30], [90, 80]])], PAIR, text="12 fps", in_place=in_place)
+
+
+def test_a_detection_that_does_not_fit_leaves_the_picture_as_it_is():
+    image = GRAY.copy()
+    with pytest.raises(ValueError, match="expected 2 keypoints, got 3"):
+        draw_detections(
+            image, [found([[30, 30], [90, 80]]), found([[1, 2], [3, 4], [5, 6]])], PAIR, in_place=True
+        )
+    np.testing.assert_array_equal(image, GRAY)
+
+
+def test_a_pose_that_is_not_finite_is_not_drawn():
+    one = found([[100, 100], [200, 150]], box=[40, 60, 240, 220])
+    drawn = draw_detections(GRAY, [replace(one, pose=HeadPose(np.nan, 0, 0))], PAIR)
+    np.testing.assert_array_equal(drawn[80:], draw_detections(GRAY, [one], PAIR)[80:])  # below the label
