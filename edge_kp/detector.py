@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import time
 from collections.abc import Sequence
@@ -158,7 +159,7 @@ class Detector:
         check_image(image)
         start = time.perf_counter()
         if boxes is not None:
-            wanted = [_checked_box(box) for box in boxes]
+            wanted = _checked_boxes(boxes)
             result = self.cascade(image, wanted)
             self.last_seconds = {"locate": 0.0, **result.seconds}
             return [self.detection(result, i, i) for i in range(len(wanted))]
@@ -256,6 +257,16 @@ def _head_pose(model: PoseModel, keypoints: Array, visibility: Array) -> HeadPos
         return model(keypoints, weights)
     except ValueError:  # too little of the face is visible to tell
         return None
+
+
+def _checked_boxes(boxes: Sequence[Sequence[float] | Array] | Array) -> list[Array]:
+    try:
+        each = list(boxes)
+    except TypeError:
+        raise ValueError(f"boxes: expected a list of [x0, y0, x1, y1], got {type(boxes).__name__}") from None
+    if each and all(isinstance(number, numbers.Real) for number in each):
+        raise ValueError("boxes: expected a list of [x0, y0, x1, y1], got numbers; for one box pass [box]")
+    return [_checked_box(box) for box in each]
 
 
 def _checked_box(box: Sequence[float] | Array) -> Array:

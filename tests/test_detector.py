@@ -158,6 +158,18 @@ def test_refuses_bad_boxes(detector, image, bad):
         detector.detect(image, boxes=[bad])
 
 
+@pytest.mark.parametrize("flat", [list, tuple, np.array])
+def test_one_box_instead_of_a_list_is_refused_with_what_to_pass(detector, image, box, flat):
+    with pytest.raises(ValueError, match=r"boxes: expected a list of .* for one box pass \[box\]"):
+        detector.detect(image, flat(box))
+
+
+@pytest.mark.parametrize("bad", [5, 1.5, True, np.array(3.0)])
+def test_what_is_no_list_of_boxes_is_refused(detector, image, bad):
+    with pytest.raises(ValueError, match=r"boxes: expected a list of \[x0, y0, x1, y1\], got \w+$"):
+        detector.detect(image, bad)
+
+
 def test_a_tiny_image_and_a_box_outside_of_it_are_no_fault(detector):
     tiny = np.full((4, 5, 3), 90, np.uint8)
     assert detector.detect(tiny) == []
