@@ -6,10 +6,10 @@ import math
 import numbers
 import operator
 import reprlib
+from typing import Any
 
 import numpy as np
-
-from edge_kp.types import Array
+import numpy.typing as npt
 
 
 def as_whole(name: str, value: object) -> int:
@@ -56,7 +56,22 @@ def as_seconds(name: str, value: object) -> float:
     return seconds
 
 
-def check_image(image: Array) -> None:
+def as_array(name: str, value: object, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array as it is; lists of numbers and the like as one of ``dtype``.
+
+    Raises:
+        ValueError: no numbers, or rows of different lengths.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(value, dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}: expected an array of numbers, got {_told(value)}") from None
+
+
+def check_image(image: npt.NDArray[Any]) -> None:
     """
     Raises:
         ValueError: not uint8 BGR (H, W, 3), or empty.

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_kp.arguments import as_array, as_number
 from edge_kp.errors import ModelError
 from edge_kp.schema import FACE68, FACE98, KeypointSchema
 from edge_kp.types import Array, HeadPose
@@ -65,6 +66,7 @@ class PoseModel:
     """
 
     def __init__(self, points: Array, distance: float = DISTANCE) -> None:
+        points = as_array("points", points, np.float64)
         if points.ndim != 2 or points.shape[1] != 3:
             raise ValueError(f"points: expected shape (N, 3), got {points.shape}")
         self._count = len(points)
@@ -72,7 +74,7 @@ class PoseModel:
         self._points = points[self._index].astype(np.float64)
         self._solver = _affine_solver(self._points, np.ones(len(self._points)))
         reach = float(np.linalg.norm(self._points, axis=1).max())
-        if not distance > reach:
+        if not (distance := as_number("distance", distance)) > reach:
             raise ValueError(f"distance: expected more than the {reach:.1f} cm of the face, got {distance}")
         self._perspective = 1 / distance
 
@@ -88,10 +90,12 @@ class PoseModel:
             ValueError: another shape, a weight that is negative or not finite, a keypoint that is not finite,
                 keypoints on one line or in one place, or too few of them with a weight.
         """
+        keypoints = as_array("keypoints", keypoints, np.float64)
         if keypoints.shape != (self._count, 2):
             raise ValueError(f"keypoints: expected shape ({self._count}, 2), got {keypoints.shape}")
         index, points, solver = self._index, self._points, self._solver
         if weights is not None:
+            weights = as_array("weights", weights, np.float64)
             if weights.shape != (self._count,):
                 raise ValueError(f"weights: expected shape ({self._count},), got {weights.shape}")
             parts = weights[index].astype(np.float64)

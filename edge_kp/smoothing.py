@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_kp.arguments import as_seconds
+from edge_kp.arguments import as_array, as_seconds
 from edge_kp.geometry import ShapeAlignment, as_complex, from_complex
 from edge_kp.types import Array
 
@@ -66,7 +66,7 @@ class KeypointFilter:
     def __init__(self, mean_shape: Array, smooth: str) -> None:
         if smooth not in SMOOTHING:
             raise ValueError(f"smooth: expected one of {', '.join(SMOOTHING)}, got {smooth!r}")
-        mean_shape = np.asarray(mean_shape, np.float64)
+        mean_shape = as_array("mean_shape", mean_shape, np.float64)
         if mean_shape.ndim != 2 or mean_shape.shape[1] != 2 or not np.isfinite(mean_shape).all():
             raise ValueError(f"mean_shape: expected finite numbers (N, 2), got shape {mean_shape.shape}")
         self._passes = smooth == "off"
@@ -106,7 +106,8 @@ class KeypointFilter:
             ValueError: an argument of another form, or keypoints that coincide; nothing has changed.
         """
         s, count = self._strength, len(self._shape)
-        keypoints, visibility = np.asarray(keypoints), np.asarray(visibility)
+        keypoints = as_array("keypoints", keypoints, np.float64)
+        visibility = as_array("visibility", visibility, np.float64)
         if keypoints.shape != (count, 2):
             raise ValueError(f"keypoints: expected shape ({count}, 2), got {keypoints.shape}")
         # What a network calls 0 or 1 may be a little beyond; NaN is nowhere.

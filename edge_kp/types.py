@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edge_kp.arguments import as_array
+
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ class HeadPose:
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """One object in one frame.
+    """One object in one frame; lists of numbers are made arrays.
 
     Attributes:
         id: number of the object; stable over frames when it comes from a tracker.
@@ -97,6 +99,9 @@ class Detection:
         attributes: name → probability in [0, 1], e.g. ``{"occlusion": 0.1}``.
         pose: direction of a face; None for other objects, and where too little of the face is visible. A
             detector's is computed when it is first read.
+
+    Raises:
+        ValueError: an array of another shape, or what is none.
     """
 
     id: int
@@ -108,6 +113,8 @@ class Detection:
     pose: Late[HeadPose | None] = Late(None)
 
     def __post_init__(self) -> None:
+        for name in ("box", "keypoints", "visibility"):
+            object.__setattr__(self, name, as_array(name, getattr(self, name), np.float32))
         if self.box.shape != (4,):
             raise ValueError(f"box: expected shape (4,), got {self.box.shape}")
         if self.keypoints.ndim != 2 or self.keypoints.shape[1] != 2:
@@ -118,21 +125,34 @@ class Detection:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The detection as plain numbers for ``json.dumps``: pixels with two decimals, degrees with one."""
+        """The detection as plain numbers for ``json.dumps``: pixels with two decimals, degrees with one.
+
+        What is not finite is None: JSON knows no such numbers.
+        """
         pose = {}
         if self.pose is not None:
             angles = (("yaw", self.pose.yaw), ("pitch", self.pose.pitch), ("roll", self.pose.roll))
-            pose = {"pose": {name: round(angle, 1) for name, angle in angles}}
+            pose = {"pose": {name: _rounded_number(angle, 1) for name, angle in angles}}
         return {
             "id": int(self.id),
             "box": _rounded(self.box, 2),
-            "score": round(float(self.score), 4),
+            "score": _rounded_number(self.score, 4),
             "keypoints": _rounded(self.keypoints, 2),
             "visibility": _rounded(self.visibility, 3),
-            "attributes": {name: round(float(v), 3) for name, v in self.attributes.items()},
+            "attributes": {name: _rounded_number(v, 3) for name, v in self.attributes.items()},
             **pose,
         }
 
 
 def _rounded(values: Array, digits: int) -> list[Any]:
-    return list(np.round(np.asarray(values, np.float64), digits).tolist())
+    """As lists of numbers, with None for what is not finite."""
+    rounded: Array = np.round(np.asarray(values, np.float64), digits)
+    finite = np.isfinite(rounded)
+    if not finite.all():
+        rounded = rounded.astype(object)
+        rounded[~finite] = None
+    return list(rounded.tolist())
+
+
+def _rounded_number(value: float, digits: int) -> float | None:
+    return round(float(value), digits) if math.isfinite(value) else None

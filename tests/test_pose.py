@@ -406,3 +406,31 @@ def test_any_kind_of_number_is_taken_exactly(kind):
     keypoints, w = noisy(0, HeadPose(10, 10, 10)).astype(kind), np.arange(1, 69).astype(kind)
     assert USUAL(keypoints) == USUAL(keypoints.astype(np.float64))
     assert USUAL(keypoints, w) == USUAL(keypoints.astype(np.float64), w.astype(np.float64))
+
+
+def test_lists_are_as_good_as_arrays():
+    points, keypoints = load_face68(), load_face68()[:, :2] * (4, -4) + 100
+    weights = np.linspace(0.5, 1, len(points))
+    expected = PoseModel(points)(keypoints, weights)
+    assert PoseModel(points.tolist())(keypoints.tolist(), weights.tolist()) == expected
+
+
+@pytest.mark.parametrize("value", [None, "face", [[1, 2], [3]], [["a", "b"]]])
+def test_what_is_no_array_is_refused(value):
+    model = PoseModel(load_face68())
+    good = load_face68()[:, :2]
+    for name, call in (
+        ("points", lambda: PoseModel(value)),
+        ("keypoints", lambda: model(value)),
+        ("weights", lambda: model(good, value)),
+    ):
+        if name == "weights" and value is None:
+            continue  # all alike
+        with pytest.raises(ValueError, match=f"^{name}: expected "):
+            call()
+
+
+@pytest.mark.parametrize("distance", ["80", None, True])
+def test_a_distance_that_is_no_number_is_refused(distance):
+    with pytest.raises(ValueError, match="distance: expected a number"):
+        PoseModel(load_face68(), distance)
