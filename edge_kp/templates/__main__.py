@@ -22,6 +22,7 @@ from edge_kp.templates import (
 )
 from edge_kp.templates.picture import draw_bank, draw_mean_shape
 from edge_kp.training.datasets import DATA_HELP, load_dataset
+from edge_kp.training.mirroring import about_mirroring
 from edge_kp.types import Array
 
 _WORTH = 0.10  # a doubling of k that gains less is not worth its templates
@@ -51,6 +52,8 @@ def _run(args: argparse.Namespace) -> None:
     partial = np.isnan(shapes).any((1, 2)).mean()
     if partial >= 0.05:
         print(f"{100 * partial:.0f} % of the samples have unlabelled points; these are filled in to cluster")
+    if dataset.pairs_by_name and not dataset.schema.can_flip:
+        print(about_mirroring(dataset.schema, dataset.pairs_by_name, fits=False))
     bank = build_bank(dataset.schema, shapes, args.k, args.seed)
     aligned = align_to_mean(bank, shapes)
     nearest = nearest_template(bank, aligned)

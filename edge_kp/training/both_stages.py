@@ -14,7 +14,6 @@ import torch
 
 from edge_kp.errors import ModelError
 from edge_kp.files import read_arrays, replacing
-from edge_kp.schema import KeypointSchema
 from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
@@ -27,6 +26,7 @@ from edge_kp.training.datasets import Dataset
 from edge_kp.training.empty import empty_patches, split_empty
 from edge_kp.training.evaluation import evaluate, summary_table
 from edge_kp.training.loop import LoopConfig, Place, batch_loader
+from edge_kp.training.mirroring import about_mirroring, mirrors_into_itself
 from edge_kp.training.network import StageNet, normalise
 from edge_kp.training.other_runs import check_stage1, given_schema, load_teacher, take_stage1
 from edge_kp.training.recipe import (
@@ -81,7 +81,9 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     bank = _bank(recipe, train, out, place)
     shape_attributes = ShapeAttributes(bank)
     if place.first and "moves" not in recipe.without:
-        print(_mirroring(schema))
+        shapes = np.stack([s.keypoints for s in train.samples])
+        fits = mirrors_into_itself(shapes, schema.flip_index, recipe.turn)
+        print(about_mirroring(schema, train.pairs_by_name, fits))
     counts = [s.repeat for s in train.samples]
     augmentation = Augmentation(
         turn=recipe.turn, cover=recipe.cover, moves="moves" not in recipe.without, bend=recipe.bend
@@ -222,14 +224,6 @@ def _kept(
 def last_epoch(until: float, epochs: int) -> int:
     """The last of so many epochs that a set is trained on which ends at a share of them."""
     return math.ceil(round(until * epochs, 6))
-
-
-def _mirroring(schema: KeypointSchema) -> str:
-    pairs = [f"{schema.keypoints[a]}/{schema.keypoints[b]}" for a, b in schema.flip_pairs]
-    if not pairs:
-        return "samples are not mirrored: the data name no flip_pairs"
-    more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
-    return f"samples are mirrored half of the time; {', '.join(pairs[:3])}{more} change places"
 
 
 def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBank:

@@ -115,11 +115,18 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             " sides? COCO tells pixels; multiply them by width and height"
         )
     try:
-        schema, measured = _schema(category, names, samples)
+        schema = _schema(category, names, samples)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{file}: category {str(category.get('name'))[:80]!r}: {error}") from error
     known = knowing_others(samples, pictures, unlabelled)
-    return Reading(f"{file.resolve().parent.name}/{file.name}", schema, known, measured)
+    own = schema not in BUILT_IN.values()
+    return Reading(
+        f"{file.resolve().parent.name}/{file.name}",
+        schema,
+        known,
+        measured_reference=own and category.get("reference") is None,
+        pairs_by_name=own and category.get("flip_pairs") is None,
+    )
 
 
 def _listed(folders: Sequence[Path]) -> str:
@@ -206,14 +213,12 @@ def _sample(
     return Sample(key, keypoints, visible, {}, load, size, picture=str(path.resolve()))
 
 
-def _schema(
-    category: Mapping[str, Any], names: tuple[str, ...], samples: Sequence[Sample]
-) -> tuple[KeypointSchema, bool]:
-    """The category's schema, and whether its reference points had to be measured."""
+def _schema(category: Mapping[str, Any], names: tuple[str, ...], samples: Sequence[Sample]) -> KeypointSchema:
+    """The category's schema; pairs that it does not name are those that the names tell."""
     name = str(category.get("name", f"points{len(names)}"))
     known = BUILT_IN.get(name)
     if known is not None and len(known) == len(names):
-        return known, False
+        return known
 
     def pair(values: Any) -> Pair:
         if not isinstance(values, (list, tuple)) or len(values) != 2:
@@ -235,4 +240,4 @@ def _schema(
     edges = tuple(edge(values) for values in category.get("skeleton") or ())
     named = category.get("reference")
     reference = pair(named) if named is not None else farthest_pair([s.keypoints for s in samples])
-    return KeypointSchema(name, names, pairs, edges, reference), named is None
+    return KeypointSchema(name, names, pairs, edges, reference)

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_kp.errors import DataError
-from edge_kp.schema import KeypointSchema
+from edge_kp.schema import KeypointSchema, Pair
 from edge_kp.training.coco import read_coco
+from edge_kp.training.mirroring import mirrors_into_itself
 from edge_kp.training.readers import read_ibug, read_wflw
 from edge_kp.training.rendered import read_rendered
 from edge_kp.training.samples import Reading, Sample, farthest_pair, read_image
@@ -86,11 +87,14 @@ class Dataset:
 
     Attributes:
         names: the merged sets, without machine paths, e.g. ``("helen_train", "synthetic:2000")``.
+        pairs_by_name: the flip pairs that the points' names tell, where no set names pairs. The schema has
+            them only if samples may be mirrored so.
     """
 
     schema: KeypointSchema
     samples: tuple[Sample, ...]
     names: tuple[str, ...]
+    pairs_by_name: tuple[Pair, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -189,7 +193,7 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
     Args:
         specs: data set names, see the top of this file.
         schema: what the sets must fit, e.g. the training set's for a validation set. Its reference points
-            then stand in for points measured on the data.
+            then stand in for points measured on the data, and its flip pairs for those that names tell.
 
     Raises:
         DataError: with every problem of every set, one line each.
@@ -215,19 +219,32 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
                 "else rename one of two folders of one name (synthetic, rendered: give another seed)"
             )
         seen.add(sample.key)
-    return Dataset(merged, samples, tuple(reading.name for reading in readings))
+    names = tuple(reading.name for reading in readings)
+    if not all(reading.pairs_by_name for reading in readings):
+        return Dataset(merged, samples, names)
+    pairs = readings[0].schema.flip_pairs
+    if schema is None and merged.can_flip:
+        shapes = np.stack([s.keypoints for s in samples])
+        if not mirrors_into_itself(shapes, merged.flip_index):
+            merged = replace(merged, flip_pairs=())
+    return Dataset(merged, samples, names, pairs)
 
 
 def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -> KeypointSchema:
-    """The one schema of all readings. Measured reference points give way to named ones."""
+    """The one schema of all readings. Measured reference points give way to named ones, and so do pairs."""
     first = next((r for r in readings if not r.measured_reference), readings[0])
     base = wanted or first.schema
+    named = [r.schema for r in readings if not r.pairs_by_name and len(r.schema) == len(base)]
+    if wanted is None and first.pairs_by_name and named:
+        base = replace(base, flip_pairs=named[0].flip_pairs)
     problems = []
     for reading in readings:
         schema = reading.schema
         same = len(schema) == len(base)
         if same and reading.measured_reference:
             schema = replace(schema, reference=base.reference)
+        if same and reading.pairs_by_name:
+            schema = replace(schema, flip_pairs=base.flip_pairs)
         if not same or schema != base:
             whose = "the expected schema" if wanted else f"that of {first.name}"
             parts = [f.name for f in fields(schema) if getattr(schema, f.name) != getattr(base, f.name)]

@@ -92,12 +92,15 @@ class Reading:
     Attributes:
         measured_reference: the schema's reference points were measured on these samples (the farthest
             pair), not named by the data set, so another part of the set may measure others.
+        pairs_by_name: the schema's flip pairs are those that the names of its points tell; the data set
+            names none.
     """
 
     name: str
     schema: KeypointSchema
     samples: tuple[Sample, ...]
     measured_reference: bool = False
+    pairs_by_name: bool = False
 
 
 def knowing_others(

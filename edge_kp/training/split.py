@@ -25,12 +25,13 @@ def training_samples(
 
     Args:
         like: keypoints that the data should have. Its reference points stand in for points that were measured
-            on the data, which are others on other data.
+            on the data, which are others on other data, and its flip pairs for those that names tell.
     """
     train = load_dataset(data)
     own = train.schema
     alike = like is not None and own.keypoints == like.keypoints
-    if like and alike and replace(own, reference=like.reference) == like != own:
+    pairs = like.flip_pairs if like and train.pairs_by_name else own.flip_pairs
+    if like and alike and replace(own, reference=like.reference, flip_pairs=pairs) == like != own:
         train = load_dataset(data, like)
     if validation:
         other = load_dataset(validation, train.schema)
@@ -54,7 +55,7 @@ def training_samples(
             f"{len(train.samples)} samples leave {len(kept)} to train and {len(held)} to validate on;"
             " add photos or give --validation"
         )
-    return Dataset(train.schema, tuple(kept), train.names), tuple(held)
+    return replace(train, samples=tuple(kept)), tuple(held)
 
 
 def refuse_several(samples: Sequence[Sample]) -> None:

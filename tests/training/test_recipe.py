@@ -42,7 +42,8 @@ def coco_like(folder: Path, count: int, **fields: Any) -> str:
     images, annotations = [], []
     for i in range(count):
         rng = np.random.default_rng(i)
-        points = np.array([[30, 30], [60, 34], [46, 62], [70, 70]]) + rng.uniform(-8, 8, (4, 2))
+        tail = (70, 22)[i % 2]
+        points = np.array([[30, 30], [60, 34], [46, 62], [tail, 70]]) + rng.uniform(-8, 8, (4, 2))
         image = np.full((96, 96, 3), 90, np.uint8)
         cv2.fillPoly(image, [points[:3].round().astype(np.int32)], (40, 200, 240))
         cv2.circle(image, points[3].round().astype(int).tolist(), 4, (250, 250, 250), -1)
