@@ -34,16 +34,20 @@ VIEWS = 3  # jittered boxes a photo is looked at with, as it is and mirrored
 @dataclass(frozen=True)
 class Relabelled:
     """How many samples were written, and how many were left out, since a cascade found no object, or all
-    together something else than the label."""
+    together something else than the label.
+
+    ``alone``: the labels tell of everything in the pictures, so that the rest may be taught as "no object".
+    """
 
     written: int
     unseen: int
     disputed: int
+    alone: bool = True
 
 
 def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, limit: float) -> Relabelled:
     """Write a folder of photos: faces with ``.pts`` files (1-based) as ``ibug:`` reads them, other objects
-    with a ``labels.json`` of COCO keypoints.
+    with a ``labels.json`` of COCO keypoints, which also tells of what else is in the pictures.
 
     A label is the mean over several boxes around the old one, jittered by up to ±10 %, each also mirrored
     where the schema can flip, and over all cascades: what they were trained differently in, they err
@@ -62,6 +66,7 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
     open_folder(out, samples)
     labelled: list[Labelled] = []
     unseen = disputed = 0
+    alone = True
     for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
         image = sample.read()
         views = [_look(cascade, schema, image, sample) for cascade in cascades]
@@ -77,14 +82,17 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
             continue
         if has_pts(schema):
             write_labelled(out / name, image, keypoints)
+            alone = alone and sample.use_background and not sample.others
             continue
         write_photo(out / name, image)
-        labelled.append(Labelled(name, (image.shape[1], image.shape[0]), keypoints, sample.visible == 0))
+        size = (image.shape[1], image.shape[0])
+        hidden, more = sample.visible == 0, (sample.others, sample.use_background)
+        labelled.append(Labelled(name, size, keypoints, hidden, *more))
     if labelled:
         write_coco(out / LABELS, schema, labelled)
     else:
         (out / LABELS).unlink(missing_ok=True)  # of an earlier run, whose pictures are gone
-    return Relabelled(len(samples) - unseen - disputed, unseen, disputed)
+    return Relabelled(len(samples) - unseen - disputed, unseen, disputed, alone)
 
 
 def _look(cascade: Cascade, schema: KeypointSchema, image: Array, sample: Sample) -> tuple[Array, float]:

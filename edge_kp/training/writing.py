@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_kp.errors import DataError
 from edge_kp.files import replacing
+from edge_kp.geometry import widened_box
 from edge_kp.schema import FACE68, FACE98, KeypointSchema
 from edge_kp.training.samples import Sample
 from edge_kp.types import Array
@@ -100,16 +101,23 @@ class Labelled:
         size: its width and height.
         keypoints: (N, 2) pixels of it, none missing.
         hidden: (N,) bool.
+        others: (4,) boxes of what else is in it, pixels.
+        use_background: False where there is more in it, nobody knows where.
     """
 
     name: str
     size: tuple[int, int]
     keypoints: Array
     hidden: Array
+    others: tuple[Array, ...] = ()
+    use_background: bool = True
 
 
 def write_coco(path: Path, schema: KeypointSchema, objects: Sequence[Labelled]) -> None:
-    """A file of COCO keypoints (edge-based) for pictures that :func:`write_photo` wrote beside it."""
+    """A file of COCO keypoints (edge-based) for pictures that :func:`write_photo` wrote beside it.
+
+    What else is in a picture has no keypoints, and a box if it is known where; so readers leave it alone.
+    """
     names = schema.keypoints
     category = {
         "id": 1,
@@ -139,6 +147,24 @@ def write_coco(path: Path, schema: KeypointSchema, objects: Sequence[Labelled]) 
                     for value in (x, y, flag)
                 ],
                 "bbox": [low[0], low[1], high[0] - low[0], high[1] - low[1]],
+            }
+        )
+    others = [
+        (number, box)
+        for number, thing in enumerate(objects, 1)
+        for box in (*thing.others, *(() if thing.use_background else (None,)))
+    ]
+    for at, (number, box) in enumerate(others, len(objects) + 1):
+        x0, y0, x1, y1 = (widened_box(box) + 0.5).round(3).tolist() if box is not None else [0.0] * 4
+        annotations.append(
+            {
+                "id": at,
+                "image_id": number,
+                "category_id": 1,
+                "iscrowd": 0,
+                "num_keypoints": 0,
+                "keypoints": [0] * 3 * len(names),
+                "bbox": [x0, y0, x1 - x0, y1 - y0],  # one without a side says that it is unknown
             }
         )
     with replacing(path) as part:

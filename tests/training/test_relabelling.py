@@ -179,6 +179,34 @@ def test_other_objects_are_labelled_as_coco_keypoints(tmp_path: Path) -> None:
     assert (tmp_path / "own" / "labels.json").read_text() == "{}"
 
 
+def test_what_else_is_in_a_picture_is_told_to_the_next_training(tmp_path: Path) -> None:
+    """Of two objects in a photo one is disputed; a third photo shows more that nobody has labelled."""
+    schema = KeypointSchema("bone", tuple(f"p{i}" for i in range(68)), FACE68.flip_pairs, (), (3, 9))
+    away, line = np.array([2, 3, 20, 33], np.float32), np.array([100, 5, 100, 40], np.float32)
+    samples = [
+        replace(sample(0), others=(away, line)),
+        sample(1),
+        replace(sample(2), use_background=False, others=(away,)),
+    ]
+    assert run(Oracle(schema=schema), samples=samples, out=tmp_path / "out").written == 3
+    first, second, third = load_dataset([f"coco:{tmp_path / 'out' / 'labels.json'}"]).samples
+    np.testing.assert_allclose(first.others, [away, [99.5, 5, 100.5, 40]], atol=2e-3)
+    np.testing.assert_allclose(third.others, [away], atol=2e-3)
+    assert not second.others
+    assert [s.use_background for s in (first, second, third)] == [True, True, False]
+
+
+@pytest.mark.parametrize("fields", [{"others": (np.array([2, 3, 20, 33]),)}, {"use_background": False}])
+def test_faces_of_pictures_that_show_more_are_read_without_their_background(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    assert run(Oracle(), samples=[sample(0), sample(1)], out=tmp_path / "a").alone
+    assert not run(Oracle(), samples=[replace(sample(0), **fields), sample(1)], out=tmp_path / "b").alone
+    # What is left out is in no picture that was written.
+    left_out = [replace(sample(0), **fields), sample(1)]
+    assert run(Oracle(wrong=[0]), samples=left_out, out=tmp_path / "c").alone
+
+
 def test_labels_of_pictures_that_are_all_left_out_now_are_removed(tmp_path: Path) -> None:
     schema = KeypointSchema("bone", tuple(f"p{i}" for i in range(68)), FACE68.flip_pairs, (), (3, 9))
     run(Oracle(schema=schema), samples=[sample(0)], out=tmp_path / "out")
