@@ -21,6 +21,7 @@ import numpy as np
 from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema, Pair
 from edge_kp.training.coco import read_coco
+from edge_kp.training.keys import tell_apart
 from edge_kp.training.mirroring import mirrors_into_itself
 from edge_kp.training.readers import read_ibug, read_wflw
 from edge_kp.training.rendered import read_rendered
@@ -210,15 +211,13 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
     if problems:
         raise DataError(*problems)
     merged = _merge_schemas(readings, schema)
-    samples = tuple(s for reading in readings for s in reading.samples)
-    seen: set[str] = set()
-    for sample in samples:
-        if sample.key in seen:
-            raise DataError(
-                f"sample {sample.key!r} comes twice; to weigh a set use repeat=2, "
-                "else rename one of two folders of one name (synthetic, rendered: give another seed)"
-            )
-        seen.add(sample.key)
+    apart, twice = tell_apart([s for reading in readings for s in reading.samples])
+    if twice:
+        raise DataError(
+            f"sample {twice[0].key!r} comes twice; to weigh a set use repeat=2, "
+            "else leave out one of the two (synthetic, rendered: give another seed)"
+        )
+    samples = tuple(apart)
     names = tuple(reading.name for reading in readings)
     if not all(reading.pairs_by_name for reading in readings):
         return Dataset(merged, samples, names)

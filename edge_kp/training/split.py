@@ -13,6 +13,7 @@ import numpy as np
 from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.datasets import Dataset, Sample, load_dataset
+from edge_kp.training.keys import tell_apart
 
 FEWEST_LABELLED = 3  # keypoints, below which a sample cannot be aligned
 FEWEST_HELD = 8  # photos: one alone would choose the checkpoints by chance
@@ -35,8 +36,8 @@ def training_samples(
         train = load_dataset(data, like)
     if validation:
         other = load_dataset(validation, train.schema)
-        held = list(other.samples)
-        both = {s.key for s in train.samples} & {s.key for s in held}
+        held, twice = tell_apart(other.samples, train.samples)
+        both = {s.key for s in twice}
         both |= ({s.picture for s in train.samples} & {s.picture for s in held}) - {""}
         if both:
             raise DataError(
