@@ -80,6 +80,9 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         take_stage1(recipe, out, place)
     bank = _bank(recipe, train, out, place)
     shape_attributes = ShapeAttributes(bank)
+    if place.first and train.left_out:
+        total = len(train) + len(held) + train.left_out
+        print(f"left out: {train.left_out} of {total} objects, with fewer than 3 labelled points")
     if place.first and "moves" not in recipe.without:
         shapes = np.stack([s.keypoints for s in train.samples])
         fits = mirrors_into_itself(shapes, schema.flip_index, recipe.turn)

@@ -90,12 +90,14 @@ class Dataset:
         names: the merged sets, without machine paths, e.g. ``("helen_train", "synthetic:2000")``.
         pairs_by_name: the flip pairs that the points' names tell, where no set names pairs. The schema has
             them only if samples may be mirrored so.
+        left_out: how many samples more there were, those to validate on among them, with too few labels.
     """
 
     schema: KeypointSchema
     samples: tuple[Sample, ...]
     names: tuple[str, ...]
     pairs_by_name: tuple[Pair, ...] = ()
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.samples)

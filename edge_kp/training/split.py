@@ -22,7 +22,7 @@ FEWEST_HELD = 8  # photos: one alone would choose the checkpoints by chance
 def training_samples(
     data: Sequence[str], validation: Sequence[str], share: float, like: KeypointSchema | None = None
 ) -> tuple[Dataset, tuple[Sample, ...]]:
-    """Training data and held-back samples, those with too few labels left out.
+    """Training data and held-back samples; those with too few labels are left out, and counted.
 
     Args:
         like: keypoints that the data should have. Its reference points stand in for points that were measured
@@ -34,6 +34,9 @@ def training_samples(
     pairs = like.flip_pairs if like and train.pairs_by_name else own.flip_pairs
     if like and alike and replace(own, reference=like.reference, flip_pairs=pairs) == like != own:
         train = load_dataset(data, like)
+    fewest = min(FEWEST_LABELLED, len(train.schema))
+    kept = [s for s in train.samples if _labelled(s) >= fewest]
+    total = len(train)
     if validation:
         other = load_dataset(validation, train.schema)
         held, twice = tell_apart(other.samples, train.samples)
@@ -44,19 +47,20 @@ def training_samples(
                 f"{len(both)} samples or pictures stand in both --data and --validation, e.g. {min(both)};"
                 " validate on others"
             )
-        kept = list(train.samples)
+        total += len(held)
+        held = [s for s in held if _labelled(s) >= fewest]
     else:
-        held_groups = held_back([s.key for s in train.samples], share)
-        held = [s for s, back in zip(train.samples, held_groups, strict=True) if back]
-        kept = [s for s, back in zip(train.samples, held_groups, strict=True) if not back]
-    fewest = min(FEWEST_LABELLED, len(train.schema))
-    kept, held = ([s for s in part if _labelled(s) >= fewest] for part in (kept, held))
+        back = held_back([s.key for s in kept], share) if kept else []
+        held = [s for s, is_back in zip(kept, back, strict=True) if is_back]
+        kept = [s for s, is_back in zip(kept, back, strict=True) if not is_back]
+    left_out = total - len(kept) - len(held)
     if not kept or not held:
+        too_few = f" ({left_out} have fewer than {fewest} labelled points)" if left_out else ""
         raise DataError(
-            f"{len(train.samples)} samples leave {len(kept)} to train and {len(held)} to validate on;"
+            f"{total} samples leave {len(kept)} to train and {len(held)} to validate on{too_few};"
             " add photos or give --validation"
         )
-    return replace(train, samples=tuple(kept)), tuple(held)
+    return replace(train, samples=tuple(kept), left_out=left_out), tuple(held)
 
 
 def refuse_several(samples: Sequence[Sample]) -> None:

@@ -208,6 +208,46 @@ def test_samples_that_cannot_be_aligned_are_left_out(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(split_module, "load_dataset", lambda *_: dataset)
     train, held = training_samples(("ibug:kites",), (), 0.05)
     assert keys(samples) - keys(train.samples) - keys(held) == {samples[7].key}
+    assert train.left_out == 1
+
+
+def test_what_is_held_back_is_chosen_among_what_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, kites: Any
+) -> None:
+    """As where the first seconds of a clip were labelled with two points each."""
+    samples = kites(60)
+    dataset = Dataset(kites.schema, tuple(samples), ("kites",))
+    monkeypatch.setattr(split_module, "load_dataset", lambda *_: dataset)
+    _, first = training_samples(("ibug:kites",), (), 0.05)
+    for sample in first:
+        sample.keypoints[2:] = np.nan
+    train, held = training_samples(("ibug:kites",), (), 0.05)
+    assert (len(held) > 0, train.left_out, len(train) + len(held)) == (True, len(first), 60 - len(first))
+    for sample in samples:
+        sample.keypoints[2:] = np.nan
+    with pytest.raises(DataError, match=r"60 samples leave 0 to train .* \(60 have fewer than 3 labelled"):
+        training_samples(("ibug:kites",), (), 0.05)
+
+
+def test_training_says_how_many_objects_it_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, other = (coco_like(tmp_path / name, 20) for name in ("train", "other"))
+    for name, few in (("train", 3), ("other", 2)):
+        path = tmp_path / name / "train.json"
+        data = json.loads(path.read_text())
+        for annotation in data["annotations"][:few]:
+            annotation["keypoints"][6:] = [0] * 6
+        path.write_text(json.dumps(data))
+    command = ["--part", "stages", "--epochs", "1", "1", "--sizes", "48", "48", "--widths", "8", "8",
+               "--batch", "8", "--workers", "0", "--k", "4"]  # fmt: skip
+    assert main(["--data", train, "--out", str(tmp_path / "a"), *command]) == 0
+    assert "left out: 3 of 20 objects, with fewer than 3 labelled points\n" in capsys.readouterr().out
+    spec = f"{other},{tmp_path / 'other'}"
+    for path in (tmp_path / "other").glob("*.png"):  # so that they are no copies
+        path.write_bytes(path.read_bytes() + b"x")
+    assert main(["--data", train, "--validation", spec, "--out", str(tmp_path / "b"), *command]) == 0
+    assert "left out: 5 of 40 objects" in capsys.readouterr().out
 
 
 def test_too_few_samples_say_what_to_do() -> None:
