@@ -27,6 +27,7 @@ from edge_kp.training.samples import (
     leads_out,
     read_image,
 )
+from edge_kp.training.units import unit_problem
 from edge_kp.types import Array
 
 
@@ -53,23 +54,24 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         entries = {image["id"]: image for image in data["images"]}
         if len(entries) < len(data["images"]):
             raise DataError(f"{file}: two images have the same id, so that it does not say which is labelled")
-        numbers = Counter(repr(a["id"]) for a in data["annotations"] if a["category_id"] == category["id"])
+        annotations = [a for a in data["annotations"] if a["category_id"] == category["id"]]
+        numbers = Counter(repr(a["id"]) for a in annotations)
         if numbers and max(numbers.values()) > 1:
             twice = numbers.most_common(1)[0][0]
             raise DataError(
                 f"{file}: two annotations have the id {_short(twice)}; give each its own, or remove one"
             )
         folders = [images_dir] if images_dir is not None else [file.parent, file.parent / "images"]
-        if outside := [name for image in entries.values() if leads_out(name := str(image["file_name"]))]:
+        # Of pictures that nothing is labelled in, the names do not matter.
+        shown = {a["image_id"] for a in annotations if _is_labelled(a)}
+        files = {i: str(image["file_name"]) for i, image in entries.items() if i in shown}
+        if outside := [name for name in files.values() if leads_out(name)]:
             raise DataError(f"{file}: image {outside[0][:200]!r}: {PLAIN_NAMES}")
-        paths = {i: _find(folders, str(image["file_name"])) for i, image in entries.items()}
+        paths = {i: _find(folders, name) for i, name in files.items()}
         samples, pictures, problems = [], [], []
         unlabelled: dict[Hashable, list[Array | None]] = {}
-        for annotation in data["annotations"]:
-            if annotation["category_id"] != category["id"]:
-                continue
-            labelled = annotation.get("keypoints") and annotation.get("num_keypoints", 1) != 0
-            if annotation.get("iscrowd", 0) or not labelled:
+        for annotation in annotations:
+            if not _is_labelled(annotation):
                 unlabelled.setdefault(annotation.get("image_id"), []).append(_bbox(annotation))
                 continue
             image = entries.get(annotation["image_id"])
@@ -79,8 +81,8 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
                 continue
             path = paths[image["id"]]
             if path is None:
-                name = str(image["file_name"])[:200]
-                problems.append(f"{file}: image {name!r} is not in {_listed(folders)}")
+                name = files[image["id"]]
+                problems.append(f"{file}: image {name[:200]!r} is not in {_listed(folders)}")
                 continue
             try:
                 sample = _sample(file, annotation, image, path, len(names))
@@ -102,18 +104,15 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
     if paths and not any(paths.values()):
         raise DataError(
             f"{file}: none of its {len(paths)} images is in {_listed(folders)}, looked for"
-            f" {folders[0] / str(next(iter(entries.values()))['file_name'])};"
+            f" {folders[0] / next(iter(files.values()))};"
             " give the folder that its names start from: coco:FILE,DIR"
         )
     if not samples and not problems:
         problems.append(f"{file}: holds no annotation with keypoints")
     if problems:
         raise DataError(*problems)
-    if all(np.nanmax(sample.keypoints) <= 1 for sample in samples):
-        raise DataError(
-            f"{file}: all keypoints lie within a pixel of the upper left corner: are they shares of the"
-            " sides? COCO tells pixels; multiply them by width and height"
-        )
+    if problem := unit_problem(samples):
+        raise DataError(f"{file}: {problem}")
     try:
         schema = _schema(category, names, samples)
     except (ValueError, TypeError, OverflowError) as error:
@@ -127,6 +126,11 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         measured_reference=own and category.get("reference") is None,
         pairs_by_name=own and category.get("flip_pairs") is None,
     )
+
+
+def _is_labelled(annotation: Mapping[str, Any]) -> bool:
+    labelled = annotation.get("keypoints") and annotation.get("num_keypoints", 1) != 0
+    return bool(labelled) and not annotation.get("iscrowd", 0)
 
 
 def _listed(folders: Sequence[Path]) -> str:

@@ -237,6 +237,70 @@ def test_coordinates_that_are_shares_of_the_sides_are_refused(tmp_path: Path) ->
         load_dataset([write_coco(tmp_path / "pets" / "train.json", data)])
 
 
+def clip_of(folder: Path, side: int, factor: float, pictures: int = 9, sizes: bool = False) -> str:
+    """Rings all over pictures of ``side`` pixels, labelled in pixels times ``factor``."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(2)
+    images, annotations = [], []
+    for i in range(pictures):
+        cv2.imwrite(str(folder / f"{i}.png"), np.zeros((side, side, 3), np.uint8))
+        size = {"width": side, "height": side} if sizes else {}
+        images.append({"id": i, "file_name": f"{i}.png", **size})
+        points = (np.array(ring(4)) / 50 * 0.4 + rng.uniform(0.1, 0.6, 2)) * side * factor
+        keypoints = [v for x, y in points.tolist() for v in (x, y, 2)]
+        annotations.append({"id": i, "image_id": i, "category_id": 3, "keypoints": keypoints})
+    data = {**coco_data(), "images": images, "annotations": annotations}
+    (folder / "k.json").write_text(json.dumps(data))
+    return f"coco:{folder / 'k.json'}"
+
+
+@pytest.mark.parametrize(
+    ("side", "factor", "message"),
+    [
+        (
+            500,
+            1 / 5,
+            "lie within 100 x 100 of the upper left corner of pictures of 500x500: are they percent",
+        ),
+        (500, 1, None),
+        (120, 0.8, None),
+        (300, 1 / 3, None),  # may be small things
+        (500, 1.9, "most keypoints lie beyond the edges of their pictures, e.g. "),
+    ],
+)
+@pytest.mark.parametrize("sizes", [False, True])
+def test_coordinates_of_another_unit_are_refused(
+    tmp_path: Path, side: int, factor: float, message: str | None, sizes: bool
+) -> None:
+    spec = clip_of(tmp_path / "many", side, factor, sizes=sizes)
+    if message is None or (sizes and factor > 1):  # the file vouches for the size, which is compared later
+        assert len(load_dataset([spec])) == 9
+    else:
+        assert message in problem(lambda: load_dataset([spec]))
+    assert len(load_dataset([clip_of(tmp_path / "few", side, factor, pictures=3)])) == 3
+
+
+def test_a_small_thing_in_the_corner_of_large_pictures_is_no_percentage(tmp_path: Path) -> None:
+    spec = clip_of(tmp_path / "dial", 500, 1)
+    data = json.loads((tmp_path / "dial" / "k.json").read_text())
+    for i, annotation in enumerate(data["annotations"]):
+        annotation["keypoints"] = [v for x, y in ring(4) for v in (30 + x / 4 + i, 50 + y / 4, 2)]
+    (tmp_path / "dial" / "k.json").write_text(json.dumps(data))
+    assert len(load_dataset([spec])) == 9
+
+
+def test_names_of_pictures_that_nothing_is_labelled_in_do_not_matter(tmp_path: Path) -> None:
+    data = coco_data()
+    data["images"] += [
+        {"id": 3, "file_name": "/data/job/c.png"},
+        {"id": 4, "file_name": "../d.png"},
+        {"id": 5},
+    ]
+    data["annotations"].append({"id": 20, "image_id": 3, "category_id": 4, "bbox": [0, 0, 3, 3]})
+    data["annotations"].append({"id": 21, "image_id": 4, "category_id": 3, "keypoints": [], "iscrowd": 0})
+    assert len(load_dataset([write_coco(tmp_path / "k.json", data)])) == 3
+
+
 def test_coco_is_edge_based_with_three_kinds_of_visibility(tmp_path: Path) -> None:
     dataset = load_dataset([write_coco(tmp_path / "pets" / "train.json", coco_data())])
     assert [s.key for s in dataset.samples] == ["pets/a.png#7", "pets/a.png#8", "pets/sub/b.png#9"]
