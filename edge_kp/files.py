@@ -22,6 +22,7 @@ from edge_kp.errors import ModelError
 from edge_kp.types import Array
 
 ABANDONED_S = 3600.0  # age at which a half-written file is nobody's any more
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})  # of pictures
 LARGEST = 2**30  # bytes of arrays that a file may unpack to
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from edge_kp.detector import Detector
 from edge_kp.errors import BackendError, EdgeKpError, SinkError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.live.frames import CaptureOptions
 from edge_kp.live.mqtt import MqttSink
 from edge_kp.live.outputs import Outputs, Painter, open_outputs, refuse_overwriting
-from edge_kp.live.pictures import IMAGE_SUFFIXES, is_picture
+from edge_kp.live.pictures import is_picture
 from edge_kp.live.sinks import VIDEO_SUFFIXES, check_output
 from edge_kp.live.source import open_source, short_name
 from edge_kp.live.statistics import Summary

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_kp.errors import SinkError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.live.csv_sink import CsvSink
 from edge_kp.live.frames import Source
 from edge_kp.live.lines import JsonlSink
 from edge_kp.live.mqtt import MqttSink
 from edge_kp.live.parts import Sink
-from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.sinks import Draw, ImageSink, VideoSink
 from edge_kp.live.source import input_files
 from edge_kp.live.statistics import Result, Summary

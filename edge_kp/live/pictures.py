@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.live.frames import Frame, clock
 from edge_kp.types import Array
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 # Pictures have no frame rate of their own; 25 per second is what ffmpeg gives an image sequence.
 PICTURES_FPS = 25.0
 

@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SinkError
-from edge_kp.files import replacing
+from edge_kp.files import IMAGE_SUFFIXES, replacing
 from edge_kp.live.frames import is_utf8, path_for_ffmpeg, quiet_opencv
-from edge_kp.live.pictures import IMAGE_SUFFIXES
 from edge_kp.live.statistics import Result
 from edge_kp.types import Array
 

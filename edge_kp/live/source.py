@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.live.cameras import camera_path, csi_pipeline, open_camera, open_pipeline
 from edge_kp.live.capture import open_clip, open_url, without_password
 from edge_kp.live.frames import CaptureOptions, Frame, Source, quiet_opencv
 from edge_kp.live.lasting import Lasting
-from edge_kp.live.pictures import IMAGE_SUFFIXES, Pictures, is_pattern, matching, pictures_in
+from edge_kp.live.pictures import Pictures, is_pattern, matching, pictures_in
 
 PLAIN = CaptureOptions()
 

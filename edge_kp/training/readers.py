@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_kp.errors import DataError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.schema import FACE68, FACE98, MOST_KEYPOINTS, KeypointSchema
 from edge_kp.training.samples import (
     MOST,
@@ -27,7 +28,7 @@ from edge_kp.training.samples import (
 )
 from edge_kp.types import Array
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_KINDS = " ".join(sorted(IMAGE_SUFFIXES))
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make_up", "occlusion", "blur")
 
 
@@ -101,7 +102,7 @@ def picture_files(folder: Path, what: str) -> list[Path]:
         raise DataError(f"{what} {folder}: {error.strerror or error}; give a folder of pictures") from error
     found = [path for path in found if not path.name.startswith(".")]
     if not found:
-        raise DataError(f"{what} {folder}: holds no jpg or png picture; put some there or leave it away")
+        raise DataError(f"{what} {folder}: holds no picture ({_KINDS}); put some there or leave it away")
     return found
 
 
@@ -134,7 +135,7 @@ def read_ibug(folder: Path) -> Reading:
         beside = images.get(path.stem, [])
         if len(beside) != 1:
             what = "no image" if not beside else f"{len(beside)} images"
-            problems.append(f"{path}: {what} beside it; expected one of {path.stem}.jpg, .jpeg, .png")
+            problems.append(f"{path}: {what} beside it; expected one of that name ({_KINDS})")
         try:
             points = read_pts(path)
         except DataError as error:

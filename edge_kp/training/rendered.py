@@ -66,7 +66,7 @@ def _photos(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     if not folder.is_dir():
-        raise DataError(f"rendered: {folder}: no such folder; give a folder of jpg or png pictures, or none")
+        raise DataError(f"rendered: {folder}: no such folder; give a folder of pictures, or none")
     return picture_files(folder, "rendered:")
 
 

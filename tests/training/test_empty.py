@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from edge_kp.errors import DataError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.train import main
 from edge_kp.training.augment import Augmentation
+from edge_kp.training.datasets import load_dataset
 from edge_kp.training.empty import PATCHES, empty_patches, empty_photos, split_empty
 from edge_kp.training.photos import mark_unlabelled, read_photos
 from edge_kp.training.regions import PATCH
@@ -105,12 +107,22 @@ def test_a_training_uses_them_and_knows_them_again(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("nowhere", "No such file or directory"), ("hollow", "holds no jpg or png picture")]
+    ("name", "said"), [("nowhere", "No such file or directory"), ("hollow", "holds no picture")]
 )
 def test_a_folder_that_gives_none_is_refused(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / "hollow").mkdir()
     with pytest.raises(DataError, match=f"--empty .*{name}: {said}"):
         split_empty((str(tmp_path / name),), 0.05)
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_pictures_may_be_of_every_kind_that_can_be_run_on(tmp_path: Path, suffix: str) -> None:
+    """In a folder of empty places, and beside labels."""
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), np.full((60, 60, 3), 90, np.uint8))
+    assert split_empty((str(tmp_path),), 0.05)[0] == [tmp_path / f"a{suffix}"]
+    (tmp_path / "a.pts").write_text("5 5\n40 5\n20 9\n")
+    (sample,) = load_dataset([f"ibug:{tmp_path}"]).samples
+    assert sample.read().shape == (60, 60, 3)
 
 
 def test_damaged_pictures_are_all_told(belt: Any) -> None:

@@ -303,7 +303,7 @@ def test_the_spec_is_read(path: Path, tmp_path: Path) -> None:
 def test_bad_photo_folders_are_refused(path: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no such folder; give a folder" in problem(lambda: read_rendered(1, path, tmp_path / "gone"))
-    assert "holds no jpg or png picture" in problem(lambda: read_rendered(1, path, tmp_path / "empty"))
+    assert "holds no picture (.bmp" in problem(lambda: read_rendered(1, path, tmp_path / "empty"))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.jpg").write_bytes(b"no picture")
     sample = read_rendered(1, path, tmp_path / "bad").samples[0]
