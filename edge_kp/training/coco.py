@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -82,7 +84,8 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             path = paths[image["id"]]
             if path is None:
                 name = files[image["id"]]
-                problems.append(f"{file}: image {name[:200]!r} is not in {_listed(folders)}")
+                hint = _hint(folders, name)
+                problems.append(f"{file}: image {name[:200]!r} is not in {_listed(folders)}{hint}")
                 continue
             try:
                 sample = _sample(file, annotation, image, path, len(names))
@@ -102,13 +105,14 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         ) from error
     problems = list(dict.fromkeys(problems))  # an image with ten objects is missing once
     if paths and not any(paths.values()):
+        first = next(iter(files.values()))
+        step = _hint(folders, first) or "; give the folder that its names start from: coco:FILE,DIR"
         raise DataError(
             f"{file}: none of its {len(paths)} images is in {_listed(folders)}, looked for"
-            f" {folders[0] / next(iter(files.values()))};"
-            " give the folder that its names start from: coco:FILE,DIR"
+            f" {folders[0] / first}{step}"
         )
     if not samples and not problems:
-        problems.append(f"{file}: holds no annotation with keypoints")
+        problems.append(f"{file}: holds no annotation with keypoints{_why_none(data, category)}")
     if problems:
         raise DataError(*problems)
     if problem := unit_problem(samples):
@@ -139,6 +143,30 @@ def _listed(folders: Sequence[Path]) -> str:
 
 def _find(folders: Sequence[Path], name: str) -> Path | None:
     return next((folder / name for folder in folders if is_there(folder / name)), None)
+
+
+def _hint(folders: Sequence[Path], name: str) -> str:
+    """Which file a name may mean that is written in another way: with ``\\``, ``%20``, or accents apart."""
+    plain = (name, name.replace("\\", "/"), unquote(name), unquote(name).replace("\\", "/"))
+    for meant in (unicodedata.normalize(form, other) for other in plain for form in ("NFC", "NFD")):
+        if meant != name and not leads_out(meant) and (found := _find(folders, meant)):
+            return f"; {str(found)!r} is there: write its name as the file system has it"
+    return ""
+
+
+def _why_none(data: Mapping[str, Any], category: Mapping[str, Any]) -> str:
+    """What the annotations have instead of labelled keypoints of the category."""
+    number = category["id"]
+    others = [a["category_id"] for a in data["annotations"] if a["category_id"] != number]
+    if alike := [other for other in others if str(other) == str(number)]:
+        told = f"category_id {_short(repr(alike[0]))}, the category has id {_short(repr(number))}"
+        return f": they have {told}; write both alike"
+    own = [a for a in data["annotations"] if a["category_id"] == number]
+    if own and not any(a.get("keypoints") for a in own):
+        return f": its {len(own)} annotations have none; export keypoints, not boxes"
+    return (
+        f": in none of its {len(own)} annotations two points are labelled (visibility 1 or 2)" if own else ""
+    )
 
 
 def _short(value: Any) -> str:

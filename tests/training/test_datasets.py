@@ -428,6 +428,49 @@ def test_coco_refusals(tmp_path: Path, where: list[Any], value: object, message:
         assert message in problem(lambda: load_dataset([spec]))
 
 
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("sub/b c.png", "sub/b%20c.png"),
+        ("sub/b.png", "sub\\b.png"),
+        ("sub/b c.png", "sub\\b%20c.png"),
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+    ],
+)
+@pytest.mark.parametrize("all_so", [False, True])
+def test_a_name_that_is_written_in_another_way_is_told(
+    tmp_path: Path, stored: str, written: str, all_so: bool
+) -> None:
+    data = coco_data()
+    data["images"][1]["file_name"] = written
+    if all_so:
+        data["annotations"] = [a for a in data["annotations"] if a["image_id"] == 2]
+    spec = write_coco(tmp_path / "k.json", data)
+    write_image(tmp_path / "images" / stored)
+    found = problem(lambda: load_dataset([spec]))
+    assert found.endswith(
+        f"; {str(tmp_path / 'images' / stored)!r} is there: write its name as the file system has it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"category_id": "3"}, ": they have category_id '3', the category has id 3; write both alike"),
+        ({"keypoints": []}, ": its 5 annotations have none; export keypoints, not boxes"),
+        ({"keypoints": [9, 9, 0] * 4}, ": in none of its 5 annotations two points are labelled"),
+    ],
+)
+def test_a_file_without_labels_says_why(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    data = coco_data()
+    data["annotations"] = [a for a in data["annotations"] if a["category_id"] == 3]
+    for annotation in data["annotations"]:
+        annotation.update(fields)
+    spec = write_coco(tmp_path / "k.json", data)
+    assert f"holds no annotation with keypoints{message}" in problem(lambda: load_dataset([spec]))
+
+
 def test_coco_with_two_kinds_of_objects_asks_to_split(tmp_path: Path) -> None:
     data = coco_data()
     data["categories"][1]["keypoints"] = ["a", "b"]
