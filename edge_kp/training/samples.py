@@ -16,6 +16,7 @@ from edge_kp.schema import KeypointSchema, Pair
 from edge_kp.types import Array
 
 SMALLEST_IMAGE = 8
+DARK = 16  # of 255: nothing is brighter in 12-bit data that are taken for 16 bits
 PLAIN_NAMES = "expected a name within the folder of images, neither absolute nor with .. in it"
 MOST = 1e30  # largest coordinate of a label, pixels; float32 ends not far beyond
 
@@ -141,7 +142,8 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> Array:
             they ignored the EXIF data, so this does too.
 
     Raises:
-        DataError: the file is missing, truncated, no image, or smaller than 8 pixels.
+        DataError: the file is missing, truncated, no image, smaller than 8 pixels, or all but black, since it
+            holds 12 bits in 16.
     """
     try:
         data = read_file(Path(path))
@@ -152,6 +154,13 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> Array:
     image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"{path}: cannot be decoded as an image; replace or remove it")
+    raw = _decoded(data, cv2.IMREAD_UNCHANGED) if 0 < image.max() <= DARK else None
+    if raw is not None and raw.dtype == np.uint16 and raw.max() > 255:
+        # No scaling by what one picture holds: the next would come out in another brightness.
+        raise DataError(
+            f"{path}: its 16-bit values end at {raw.max()}, so it comes out all but black: is it 12-bit"
+            " data? Save all in 8 bits, scaled alike, as the camera's pictures will be"
+        )
     if size is not None and size[0] != size[1] and image.shape[:2] == size:  # their sides are swapped
         stored = _decoded(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         image = image if stored is None else stored

@@ -716,6 +716,17 @@ def test_photos_are_turned_as_exif_says_and_as_a_run_turns_them(tmp_path: Path, 
         np.testing.assert_array_equal(dataset.samples[0].read(), shown)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_twelve_bits_in_sixteen_are_refused_as_they_come_out_black(tmp_path: Path, suffix: str) -> None:
+    path, values = tmp_path / f"a{suffix}", np.random.default_rng(0).integers(0, 4096, (40, 40, 3), np.uint16)
+    cv2.imwrite(str(path), values)
+    assert "its 16-bit values end at 40" in problem(lambda: read_image(str(path)))
+    # Sixteen bits, a black picture, and a dark one of eight are what they are.
+    for whole in (16 * values, 0 * values, (values / 400).astype(np.uint8)):
+        cv2.imwrite(str(path), whole)
+        assert read_image(str(path)).shape == (40, 40, 3)
+
+
 @pytest.mark.parametrize("content", [b"", b"no image at all", b"\xff\xd8\xff\xd9"])
 def test_undecodable_images_are_found(tmp_path: Path, content: bytes) -> None:
     path, dataset = folder_set(tmp_path, ".jpg")
