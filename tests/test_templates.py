@@ -377,6 +377,15 @@ def test_pictures_show_every_template():
         draw_bank(bank, np.full(4, 0.25))
 
 
+def test_wide_templates_do_not_touch_one_another():
+    wide = houses(60) * [4, 1]
+    image = draw_bank(build_bank(SCHEMA, wide, 6), np.full(6, 1 / 6))
+    width = image.shape[1] // 3
+    for border in (width, 2 * width):
+        between = image[:140, border - 12 : border + 12]
+        assert (between == 255).all()
+
+
 # --- the command line ------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ def draw_bank(bank: TemplateBank, shares: Array) -> Array:
     columns = math.ceil(math.sqrt(len(bank)))
     rows = math.ceil(len(bank) / columns)
     image = np.full((rows * (_CELL + _CAPTION), columns * _CELL, 3), _PAPER, np.uint8)
-    zoom = 0.47 / float(np.abs(bank.templates - 0.5).max())  # the largest template fills its cell
+    zoom = 0.4 / float(np.abs(bank.templates - 0.5).max())  # the largest leaves some room around it
     for i, (template, share) in enumerate(zip(bank.templates, shares, strict=True)):
         y, x = (i // columns) * (_CELL + _CAPTION), (i % columns) * _CELL
         cell = image[y : y + _CELL, x : x + _CELL]
