@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 
 from edge_kp.arguments import as_count, as_number, as_seconds, check_image
 from edge_kp.cascade_result import CascadeResult
+from edge_kp.clock import FRAME_S, FrameClock
 from edge_kp.detector import Detector
 from edge_kp.geometry import box_iou, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
@@ -19,8 +19,6 @@ TRACK = ("fast", "full")
 """Stage 2 alone while tracking is good, or both stages in every frame."""
 MAX_OBJECTS = 8
 LOCATE_EVERY = 15
-FRAME_S = 1 / 30  # time between frames where nobody says it
-AWAY_S = 1.0  # without a frame for longer, and for three times as long as usual, objects are out of sight
 
 # How far the crop of stage 2 may have been off, root mean square of the canonical points, sides of the crop.
 NEARLY = 0.004  # beyond, stage 2 looks again
@@ -114,11 +112,7 @@ class Tracker:
         KeypointFilter(self._mean, smooth)  # refuses a wrong strength now, not at the first object
         self._tracks: list[Track] = []
         self._memory = Memory(as_seconds("remember", remember))
-        self._frame = -1
-        self._now = 0.0  # seconds since the first frame
-        self._time: float | None = None
-        self._usual = 0.0  # seconds between two frames, running mean; 0 before the second
-        self._gap = 0.0  # seconds since the last frame, where they are unusually many; else 0
+        self._clock = FrameClock()
         self._lost_now = False
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
@@ -145,7 +139,7 @@ class Tracker:
             # Another photo, or a camera that changed its mode: nothing carries over.
             self._shape, self._tracks = image.shape, []
             self._memory.clear()
-        dt = self._elapsed(time_s)
+        dt = self._clock.tick(time_s)
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
         if self.detector.spec.box_rule == "image":
             yield from self._whole_image(image, dt)
@@ -156,40 +150,15 @@ class Tracker:
                 yield from self._search(image)
         return [t.shown for t in self._tracks]
 
-    def _elapsed(self, time_s: float | None) -> float:
-        """Seconds since the last frame for the filters; keeps the clock and the frame number.
-
-        Frames of a network camera come in bursts: how long a frame took to arrive says less of when it was
-        taken than the usual time between two.
-        """
-        interrupted, self._gap = self._gap > 0, 0.0
-        if time_s is None or self._time is None or not 0 < time_s - self._time < math.inf:
-            gap = self._usual or FRAME_S
-        else:
-            gap = max(time_s - self._time, 1e-3)
-            away = gap > max(AWAY_S, 3 * (self._usual or FRAME_S))
-            if away and not interrupted:
-                self._gap = gap
-            elif away or not self._usual:  # twice in a row it is no interruption, but how frames come here
-                self._usual = gap
-            else:
-                weight = 0.2 if self._usual < AWAY_S else 0.5
-                self._usual += weight * (min(gap, max(0.5, 3 * self._usual)) - self._usual)
-        self._time = time_s if time_s is not None and math.isfinite(time_s) else None
-        self._frame += 1
-        self._now += gap
-        usual = self._usual or FRAME_S
-        return min(max(gap, 0.7 * usual), 1.5 * usual)
-
     def _lose_sight(self) -> None:
         """After a gap, as of a camera that was unplugged, each object must be found again, like any lost one:
         who is there now may be another.
         """
-        if self._gap:
+        if self._clock.gap:
             for track in self._tracks:
-                self._memory.add(track, self._now - self._gap)
+                self._memory.add(track, self._clock.now - self._clock.gap)
             self._tracks = []
-            self._memory.forget(self._now)
+            self._memory.forget(self._clock.now)
 
     def _whole_image(self, image: Array, dt: float) -> Work[None]:
         """Every frame shows one object from edge to edge, always the same one, seen by both stages."""
@@ -247,15 +216,15 @@ class Tracker:
                 if not any(same_place(sight.box, other.box) for _, other in kept):
                     kept.append((track, sight))
         held = {track.id for track, _ in kept}
-        self._memory.forget(self._now)
+        self._memory.forget(self._clock.now)
         gone = [track for track in self._tracks if track.id not in held]
         self._lost_now = bool(gone)
         for track in gone:
-            self._memory.add(track, self._now)
+            self._memory.add(track, self._clock.now)
         self._tracks = []
         for track, sight in kept:
-            if track.doubt is not None and sight.clear and not track.can_be(sight, self._now):
-                self._memory.add(track, self._now)
+            if track.doubt is not None and sight.clear and not track.can_be(sight, self._clock.now):
+                self._memory.add(track, self._clock.now)
                 self._tracks.append(self._new(sight))
             else:
                 self._tracks.append(self._seen(track, sight, dt))
@@ -264,13 +233,13 @@ class Tracker:
     def _search_is_due(self) -> bool:
         if not self._tracks:
             return True
-        again, regular = self._frame % SEARCH_AGAIN == 0, self._frame % self.locate_every == 0
-        doubts = [self._now - t.doubt for t in self._tracks if t.doubt is not None]
+        again, regular = self._clock.frame % SEARCH_AGAIN == 0, self._clock.frame % self.locate_every == 0
+        doubts = [self._clock.now - t.doubt for t in self._tracks if t.doubt is not None]
         if any(regular or (again and age <= SEARCH_FOR_S) for age in doubts):
             return True
         if len(self._tracks) >= self.max_objects:
             return False
-        just_lost = any(self._now - t.lost <= SEARCH_FOR_S for t in self._memory.lost)
+        just_lost = any(self._clock.now - t.lost <= SEARCH_FOR_S for t in self._memory.lost)
         return regular or self._lost_now or (again and just_lost)
 
     def _search(self, image: Array) -> Work[None]:
@@ -292,7 +261,7 @@ class Tracker:
         sights = [Sight(result, i) for i in range(len(result.score))]
         for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
             others = [t.at for t in self._tracks if t is not track]
-            fits = sight.clear and track.can_be(sight, self._now)
+            fits = sight.clear and track.can_be(sight, self._clock.now)
             if fits and not any(same_place(sight.box, box) for box in others):
                 track.filter = KeypointFilter(self._mean, self.smooth)
                 self._seen(track, sight, FRAME_S)
@@ -318,10 +287,10 @@ class Tracker:
         return result
 
     def _new(self, sight: Sight) -> Track:
-        number, lost = self._memory.recall(sight, self._now)
+        number, lost = self._memory.recall(sight, self._clock.now)
         keypoint_filter = KeypointFilter(self._mean, self.smooth)
         shown = self.detector.detection(sight.result, sight.i, number)
-        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight.box, self._now)
+        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight.box, self._clock.now)
         if lost is not None and not sight.clear:
             # Found half turned away, say: where it was seen clearly still is what tells whether it can be it.
             track.look, track.box, track.time, track.motion = lost.look, lost.box, lost.time, lost.motion
@@ -331,5 +300,5 @@ class Tracker:
         keypoints = track.filter.update(sight.keypoints, sight.visibility, dt)
         track.shown = self.detector.detection(sight.result, sight.i, track.id, keypoints)
         track.at = track.shown.box.copy()
-        track.note(sight, self._now)
+        track.note(sight, self._clock.now)
         return track

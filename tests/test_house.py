@@ -26,6 +26,7 @@ FLOORS = {
     "provenance": 0,  # imports nothing of the package
     "cli": 0,  # imports nothing but errors, so every command line may use it
     **dict.fromkeys(("geometry", "templates", "metrics", "smoothing", "pose", "overlay"), 1),
+    "clock": 0,  # imports nothing of the package
     **dict.fromkeys(("modeldir", "parity", "contract", "backends", "triton"), 2),
     **dict.fromkeys(("stage", "cascade", "cascade_result", "locator", "detector"), 3),
     **dict.fromkeys(("identity", "together", "tracker"), 3),
