@@ -9,8 +9,9 @@ from edge_kp.arguments import as_count, as_number, as_seconds, check_image
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.clock import FRAME_S, FrameClock
 from edge_kp.detector import Detector
-from edge_kp.geometry import box_iou, tight_box
+from edge_kp.geometry import tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
+from edge_kp.search import Search, astray, worth_a_look
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
 from edge_kp.types import Array, Detection
@@ -24,13 +25,8 @@ LOCATE_EVERY = 15
 NEARLY = 0.004  # beyond, stage 2 looks again
 FAR = 0.05  # beyond, the whole cascade does
 
-SAME_PLACE = 0.3  # IoU of a located box and a tracked one, above which they show the same object
-WELL_PLACED = 0.7  # and above which the tracked one is right
-MOST_TRIED = 2  # located boxes that are looked at for every object that there is room for
 SURE = 0.8  # score that a newcomer must reach; one that is followed needs the model's threshold alone
 HORIZON_S = 0.25  # keypoints are foretold no further than this
-SEARCH_AGAIN = 3  # frames between two searches for an object just lost, or just in doubt
-SEARCH_FOR_S = 1.0  # how long it is searched for like that
 
 
 class EachFrame:
@@ -77,7 +73,8 @@ class Tracker:
     Args:
         max_objects: at most so many at once.
         locate_every: while fewer objects are followed than ``max_objects``, look for newcomers in every
-            so-manieth frame; with none in sight, in every frame.
+            so-manieth frame, else in a quarter of these for whether the tracks lie right; with none in sight,
+            in every frame.
         track: ``fast`` runs stage 2 alone on objects whose keypoints could be foretold well, ``full`` both
             stages on all.
         smooth: ``off``, ``light`` or ``strong``, see :mod:`edge_kp.smoothing`.
@@ -103,7 +100,7 @@ class Tracker:
             raise ValueError(f"track: expected one of {', '.join(TRACK)}, got {track!r}")
         self.detector = detector
         self.max_objects = as_count("max_objects", max_objects)
-        self.locate_every = as_count("locate_every", locate_every)
+        self._search = Search(as_count("locate_every", locate_every), self.max_objects)
         self.fast = track == "fast"
         self.smooth = smooth
         self.last_timings: dict[str, float] = {}
@@ -113,7 +110,7 @@ class Tracker:
         self._tracks: list[Track] = []
         self._memory = Memory(as_seconds("remember", remember))
         self._clock = FrameClock()
-        self._lost_now = False
+        self._upset = False  # has an object been lost in this frame?
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
 
@@ -146,8 +143,8 @@ class Tracker:
         else:
             self._lose_sight()
             self._keep((yield from self._follow(image, dt)), dt)
-            if self._search_is_due():
-                yield from self._search(image)
+            if self._search.due(self._tracks, self._memory.lost, self._clock, self._upset):
+                yield from self._look_around(image)
         return [t.shown for t in self._tracks]
 
     def _lose_sight(self) -> None:
@@ -218,7 +215,7 @@ class Tracker:
         held = {track.id for track, _ in kept}
         self._memory.forget(self._clock.now)
         gone = [track for track in self._tracks if track.id not in held]
-        self._lost_now = bool(gone)
+        self._upset = bool(gone)
         for track in gone:
             self._memory.add(track, self._clock.now)
         self._tracks = []
@@ -230,47 +227,41 @@ class Tracker:
                 self._tracks.append(self._seen(track, sight, dt))
         self._tracks.sort(key=lambda t: t.id)
 
-    def _search_is_due(self) -> bool:
-        if not self._tracks:
-            return True
-        again, regular = self._clock.frame % SEARCH_AGAIN == 0, self._clock.frame % self.locate_every == 0
-        doubts = [self._clock.now - t.doubt for t in self._tracks if t.doubt is not None]
-        if any(regular or (again and age <= SEARCH_FOR_S) for age in doubts):
-            return True
-        if len(self._tracks) >= self.max_objects:
-            return False
-        just_lost = any(self._clock.now - t.lost <= SEARCH_FOR_S for t in self._memory.lost)
-        return regular or self._lost_now or (again and just_lost)
-
-    def _search(self, image: Array) -> Work[None]:
+    def _look_around(self, image: Array) -> Work[None]:
         """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be."""
         start = time.perf_counter()
         located = yield Locate(image)
         self.last_timings["locate"] = time.perf_counter() - start
-        boxes = sorted(zip(located.boxes, located.least, strict=True), key=lambda pair: float(pair[1]))
-        taken = [t.at for t in self._tracks]
-        new = [pair for pair in boxes if all(box_iou(pair[0], other) < SAME_PLACE for other in taken)]
         free = self.max_objects - len(self._tracks)
-        new = new[: MOST_TRIED * free]  # some of them may be nothing, above all those that come last
-        doubted = [t for t in self._tracks if t.doubt is not None]
-        sure = [box for box, least in boxes if least == 0]
-        moved = [(t, b) for t in doubted for b in sure if SAME_PLACE / 2 < box_iou(b, t.at) < WELL_PLACED]
+        new, moved = worth_a_look(located, self._tracks, free)
         if not new and not moved:
             return
         result = self._timed((yield Detect(image, [*(b for b, _ in new), *(b for _, b in moved)])))
         sights = [Sight(result, i) for i in range(len(result.score))]
         for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
-            others = [t.at for t in self._tracks if t is not track]
-            fits = sight.clear and track.can_be(sight, self._clock.now)
-            if fits and not any(same_place(sight.box, box) for box in others):
-                track.filter = KeypointFilter(self._mean, self.smooth)
-                self._seen(track, sight, FRAME_S)
+            self._move(track, sight)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.at for t in self._tracks]
         tried = zip(sights, (float(least) for _, least in new), strict=False)
         newcomers = [sight for sight, least in tried if self._counts(sight, least)]
         self._tracks += [self._new(sight) for sight in distinct(newcomers, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
+
+    def _move(self, track: Track, sight: Sight) -> None:
+        """Take a track to what a located box shows, if that is its object.
+
+        If it is another, and the track lies astray, the other is followed instead.
+        """
+        others = [t.at for t in self._tracks if t is not track]
+        replaced = len(others) == len(self._tracks)
+        if replaced or not sight.clear or any(same_place(sight.box, box) for box in others):
+            return
+        if track.can_be(sight, self._clock.now):
+            track.filter = KeypointFilter(self._mean, self.smooth)
+            self._seen(track, sight, FRAME_S)
+        elif astray(track.at, [sight.box]):
+            self._memory.add(track, self._clock.now)
+            self._tracks[self._tracks.index(track)] = self._new(sight)
 
     def _counts(self, sight: Sight, least: float) -> bool:
         """Is it a newcomer, or one that comes back? ``least``: score that its box asks for.
@@ -289,8 +280,8 @@ class Tracker:
     def _new(self, sight: Sight) -> Track:
         number, lost = self._memory.recall(sight, self._clock.now)
         keypoint_filter = KeypointFilter(self._mean, self.smooth)
-        shown = self.detector.detection(sight.result, sight.i, number)
-        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight.box, self._clock.now)
+        shown, now = self.detector.detection(sight.result, sight.i, number), self._clock.now
+        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight.box, now)
         if lost is not None and not sight.clear:
             # Found half turned away, say: where it was seen clearly still is what tells whether it can be it.
             track.look, track.box, track.time, track.motion = lost.look, lost.box, lost.time, lost.motion

@@ -15,6 +15,8 @@ from edge_kp.identity import Sight
 from edge_kp.live.following import Together
 from edge_kp.live.frames import Frame
 from edge_kp.locator import Located
+from edge_kp.search import worth_a_look
+from edge_kp.together import run_alone
 from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -449,6 +451,41 @@ def test_a_face_that_covers_another_gets_a_number_of_its_own(detector, frames, h
     (after,) = found
     assert after.box[2] - after.box[0] > 1.3 * (before.box[2] - before.box[0]), "the other head is followed"
     assert after.id != before.id
+
+
+@pytest.mark.parametrize("most", [1, 8])
+def test_a_track_inside_a_larger_face_is_taken_to_it(detector, frames, most):
+    """Stage 2 can settle on a part of a face, and be sure of it; only the locator sees the whole."""
+    tracker = Tracker(detector, most)
+    (face,) = tracker.update(frames[60])
+    (track,) = tracker._tracks
+    middle, side = (face.box[:2] + face.box[2:]) / 2, face.box[2:] - face.box[:2]
+    track.at = np.concatenate([middle - 0.25 * side, middle + 0.25 * side])
+    run_alone(detector, tracker._look_around(frames[60]))
+    (moved,) = tracker._tracks
+    assert box_iou(moved.at, face.box) > 0.8
+
+
+def test_a_face_within_another_box_stays_if_the_locator_sees_it_there(detector, frames):
+    tracker = Tracker(detector)
+    (face,) = tracker.update(frames[60])
+    (track,) = tracker._tracks
+    side = np.tile((face.box[2:] - face.box[:2]) / 2, 2) * [-1, -1, 1, 1]
+    around = np.float32(face.box + side)
+    for boxes, count in (([around], 1), ([around, face.box], 0)):
+        located = Located(np.float32(boxes), np.zeros(len(boxes), np.float32))
+        new, moved = worth_a_look(located, [track], 0)
+        assert not new
+        assert len(moved) == count
+
+
+def test_even_where_there_is_no_room_tracks_are_compared_with_the_locator_now_and_then(detector, frames):
+    tracker = Tracker(detector, max_objects=1, locate_every=3)
+    searched = []
+    for _ in range(25):
+        tracker.update(frames[60])
+        searched.append(tracker.last_timings["locate"] > 0)
+    assert [i for i, ran in enumerate(searched) if ran] == [0, 12, 24]
 
 
 def test_one_face_is_never_followed_twice(detector, frames):
