@@ -21,7 +21,12 @@ RESIZED = 1.3  # ratio of sides, above which what was lost and what is found are
 RESIZING = 1.35  # by how much that ratio grows each second
 DRIFT = 0.9  # sides that an unseen object may move in a second
 UNSEEN_S = 3.0  # after so long both stay as they are
-UNLIKE = -0.2  # correlation of two looks, below which they show two objects
+# Correlation of two looks, see ``Track.alike``. Two people's faces reach 0.3 in the middle, 0.6 in one
+# pair of twelve, 0.85 in one of a thousand; one face stays above 0.65 from frame to frame, even turning fast.
+SAME = 0.85  # from here they show one object, wherever it is
+ALIKE = 0.6  # below, two objects, if little time lies between them
+UNLIKE = -0.2  # and below, at any time: who comes back may be turned away, half covered or in another light
+MOMENT_S = 0.1  # this is little time
 LOOK = 16  # side of a remembered look, pixels
 LOOK_EVERY = 4  # frames seen between two glances at it
 
@@ -76,9 +81,12 @@ class Track:
         shown: the last detection as told to the user, who may do with it as he likes; keypoints filtered.
         at: its box, of the track's own.
         look: running mean of its looks, while it was seen clearly.
+        sight: the last clear one, or the first.
         box, time: where it was last seen clearly, and when, seconds.
         motion: running mean of the speed of its middle, x + iy, pixels per second.
         doubt: since when it is covered, or hardly one of its kind; None while it is seen clearly.
+        jumped: is it far from where it was expected in this frame?
+        ousted: did another take its place at once, as when a film cuts to another scene?
         lost: when it was lost.
         seen: frames in which it was seen clearly.
     """
@@ -88,10 +96,13 @@ class Track:
     shown: Detection
     at: Array
     look: Array
+    sight: Sight
     box: Array
     time: float
     motion: complex = 0j
     doubt: float | None = None
+    jumped: bool = False
+    ousted: bool = False
     lost: float = -math.inf
     seen: int = 0
 
@@ -104,12 +115,33 @@ class Track:
         if now > self.time:
             speed = (_middle(self.at) - _middle(self.box)) / (now - self.time)
             self.motion = 0.8 * self.motion + 0.2 * speed
-        self.box, self.time = self.at, now
+        self.box, self.time, self.sight = self.at, now, sight
         self.seen += 1
         if self.seen % LOOK_EVERY == 0:
             self.look = 0.8 * self.look + 0.2 * sight.look
 
+    def is_still(self, sight: Sight, now: float) -> bool:
+        """Is what this track has come to what it followed, as far as that can be seen?"""
+        if not sight.clear:
+            return True
+        if self.doubt is not None:
+            return self.can_be(sight, now)
+        return not self.jumped or self.alike(sight, now)
+
     def can_be(self, sight: Sight, now: float) -> bool:
+        """Is it what a sight shows? It looks exactly so, or it may, and may have come there."""
+        return self.likeness(sight) >= SAME or (self.alike(sight, now) and self._reaches(sight, now))
+
+    def alike(self, sight: Sight, now: float) -> bool:
+        """Does it look like what a sight shows, as far as a look can tell after so long?"""
+        told = self.ousted or (sight.clear and now - self.time <= MOMENT_S)
+        return self.likeness(sight) >= (ALIKE if told else UNLIKE)
+
+    def likeness(self, sight: Sight) -> float:
+        """Correlation of a sight's look with this object's usual or last one, whichever is higher."""
+        return max(likeness(self.look, sight.look), likeness(self.sight.look, sight.look))
+
+    def _reaches(self, sight: Sight, now: float) -> bool:
         """Does a sight lie where this object may have gone unseen, and is it of its size?
 
         It may have stayed, gone on as it went, or anything between; and from there half its side at once
@@ -148,8 +180,8 @@ class Memory:
     def recall(self, sight: Sight, now: float) -> tuple[int, Track | None]:
         """The id for a newcomer, and the lost object that it is: it can be that, and looks most like it."""
         back = [t for t in self.lost if t.can_be(sight, now)]
-        track = max(back, key=lambda t: likeness(t.look, sight.look), default=None)
-        if track is not None and likeness(track.look, sight.look) >= UNLIKE:
+        track = max(back, key=lambda t: t.likeness(sight), default=None)
+        if track is not None:
             self.lost.remove(track)
             return track.id, track
         self._next_id += 1

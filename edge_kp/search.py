@@ -35,7 +35,7 @@ class Search:
         """Must the locator be asked in this frame?
 
         Args:
-            upset: has an object been lost in this frame?
+            upset: has an object been lost in this frame, or is one not where it was expected?
         """
         if upset or not tracks:
             return True
@@ -67,10 +67,10 @@ def worth_a_look(
 
 
 def _better(track: Track, sure: Sequence[Array]) -> list[Array]:
-    """Which boxes may lie better than a track: those near it, if it is in doubt; those around it or within,
-    if it lies astray."""
+    """Which boxes may lie better than a track: those near it, if it is in doubt or has jumped; those around
+    it or within, if it lies astray."""
     better = []
-    if track.doubt is not None:
+    if track.doubt is not None or track.jumped:
         better = [box for box in sure if SAME_PLACE / 2 < box_iou(box, track.at) < WELL_PLACED]
     return better or ([box for box in sure if same_place(box, track.at)] if astray(track.at, sure) else [])
 

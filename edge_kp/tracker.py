@@ -110,7 +110,7 @@ class Tracker:
         self._tracks: list[Track] = []
         self._memory = Memory(as_seconds("remember", remember))
         self._clock = FrameClock()
-        self._upset = False  # has an object been lost in this frame?
+        self._upset = False  # has an object been lost, or jumped, in this frame?
         self._shape: tuple[int, ...] = ()
         self._lock = threading.Lock()
 
@@ -178,6 +178,8 @@ class Tracker:
         expected = [t.filter.predict(min(dt, HORIZON_S)) for t in tracks]
         sights: dict[int, Sight] = {}
         far = list(range(len(tracks)))
+        for track in tracks:
+            track.jumped = False
         if self.fast and tracks:
             result = self._timed((yield Refine(image, expected)))
             crops = zip(result.transforms, result.wanted, strict=True)
@@ -196,15 +198,25 @@ class Tracker:
             far = [i for i in range(len(tracks)) if i not in sights]
         if far:
             result = self._timed((yield Detect(image, [tight_box(expected[i]) for i in far])))
+            jumped = []
             for k in self.detector.present(result):
-                sights[far[k]] = Sight(result, k)
+                i = far[k]
+                sights[i] = Sight(result, k)
+                wanted = self._alignment.to_shape(expected[i])
+                tracks[i].jumped = self._alignment.distance(wanted, result.wanted[k]) > FAR
+                jumped += [i] if tracks[i].jumped else []
+            if jumped:
+                # Who it is shows in a crop that lies well, and that from a box a jump away may not.
+                result = self._timed((yield Refine(image, [sights[i].keypoints for i in jumped])))
+                sights |= {jumped[k]: Sight(result, k) for k in self.detector.present(result)}
         return [(tracks[i], sights[i]) for i in sorted(sights)]
 
     def _keep(self, seen: list[tuple[Track, Sight]], dt: float) -> None:
         """Take over what was seen; of two tracks on one object the one that it looks like stays.
 
         An object that was covered must come back where and as large as it was: else the track has run onto
-        what covered it, which is another object.
+        what covered it, which is another object. One that is suddenly elsewhere must look as it did: else the
+        film has cut to another.
         """
         kept = seen
         if len(seen) > 1:
@@ -215,16 +227,17 @@ class Tracker:
         held = {track.id for track, _ in kept}
         self._memory.forget(self._clock.now)
         gone = [track for track in self._tracks if track.id not in held]
-        self._upset = bool(gone)
+        self._upset = bool(gone) or any(track.jumped for track, _ in kept)
         for track in gone:
             self._memory.add(track, self._clock.now)
         self._tracks = []
         for track, sight in kept:
-            if track.doubt is not None and sight.clear and not track.can_be(sight, self._clock.now):
+            if track.is_still(sight, self._clock.now):
+                self._tracks.append(self._seen(track, sight, dt))
+            else:
+                track.ousted = track.jumped
                 self._memory.add(track, self._clock.now)
                 self._tracks.append(self._new(sight))
-            else:
-                self._tracks.append(self._seen(track, sight, dt))
         self._tracks.sort(key=lambda t: t.id)
 
     def _look_around(self, image: Array) -> Work[None]:
@@ -281,10 +294,11 @@ class Tracker:
         number, lost = self._memory.recall(sight, self._clock.now)
         keypoint_filter = KeypointFilter(self._mean, self.smooth)
         shown, now = self.detector.detection(sight.result, sight.i, number), self._clock.now
-        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight.box, now)
+        track = Track(number, keypoint_filter, shown, shown.box, sight.look, sight, sight.box, now)
         if lost is not None and not sight.clear:
             # Found half turned away, say: where it was seen clearly still is what tells whether it can be it.
-            track.look, track.box, track.time, track.motion = lost.look, lost.box, lost.time, lost.motion
+            track.look, track.sight, track.box = lost.look, lost.sight, lost.box
+            track.time, track.motion = lost.time, lost.motion
         return self._seen(track, sight, FRAME_S)
 
     def _seen(self, track: Track, sight: Sight, dt: float) -> Track:

@@ -453,6 +453,48 @@ def test_a_face_that_covers_another_gets_a_number_of_its_own(detector, frames, h
     assert after.id != before.id
 
 
+@pytest.mark.parametrize(("scale", "x", "y"), [(0.8, 330, 104), (0.7, 316, 96), (1.0, 500, 110)])
+def test_a_cut_to_another_face_gives_a_new_number(detector, frames, heads, scale, x, y):
+    """Nearly where the face before was, and elsewhere."""
+    tracker = Tracker(detector)
+    other = Head(frames[60], scale, other=True)
+    for i in range(12):
+        image = canvas()
+        heads[0].paste(image, 316 + i, 100)
+        (before,) = tracker.update(image)
+    for _ in range(3):
+        image = canvas()
+        other.paste(image, x + 12, y)
+        (after,) = tracker.update(image)
+        assert after.id != before.id
+    for _ in range(3):
+        image = canvas()
+        heads[0].paste(image, 316, 100)
+        (back,) = tracker.update(image)
+        assert back.id == before.id, "who is cut back to is known again"
+
+
+@pytest.mark.parametrize(("scale", "x"), [(0.8, 480), (0.5, 320), (1.1, 320)])
+@pytest.mark.parametrize("most", [1, 8])
+def test_a_cut_to_the_same_face_in_another_place_or_size_keeps_the_number(detector, frames, scale, x, most):
+    tracker, before, after = (
+        Tracker(detector, most),
+        Head(frames[60], 0.8, False),
+        Head(frames[60], scale, False),
+    )
+    for _ in range(12):
+        image = canvas()
+        before.paste(image, 200, 110)
+        (known,) = tracker.update(image)
+    for _ in range(3):
+        image = canvas()
+        after.paste(image, x, 110)
+        (found,) = tracker.update(image)
+        assert found.id == known.id
+        side = (found.box[3] - found.box[1]) / (known.box[3] - known.box[1])
+        assert side == pytest.approx(scale / 0.8, abs=0.1)
+
+
 @pytest.mark.parametrize("most", [1, 8])
 def test_a_track_inside_a_larger_face_is_taken_to_it(detector, frames, most):
     """Stage 2 can settle on a part of a face, and be sure of it; only the locator sees the whole."""
