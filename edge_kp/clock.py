@@ -30,8 +30,8 @@ class FrameClock:
         taken than the usual time between two.
 
         Args:
-            time_s: when it was taken, seconds from any start; without, or where it is not after the last one's,
-                at the usual time after that.
+            time_s: when it was taken, seconds from any start; None, or a time that is not after the last
+                frame's, says nothing: the usual time is taken to have passed.
         """
         interrupted, self.gap = self.gap > 0, 0.0
         if time_s is None or self._time is None or not 0 < time_s - self._time < math.inf:
