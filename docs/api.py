@@ -32,6 +32,7 @@ MODULES = (
     "edge_kp.parity",
     "edge_kp.backends",
     "edge_kp.backends.base",
+    "edge_kp.each_frame",
     "edge_kp.tracker",
     "edge_kp.live.source",
     "edge_kp.live.frames",

@@ -30,6 +30,7 @@ them, are behind the commands (`edge-kp --help`) and may change.
 - `edge_kp.parity`: networks held against their stored results
 - `edge_kp.backends`: what runs the networks
 - `edge_kp.backends.base`: what a backend is
+- `edge_kp.each_frame`: objects of photos, each on its own
 - `edge_kp.tracker`: objects over the frames of a video
 - `edge_kp.live.source`: cameras, clips, pictures and streams as sources
 - `edge_kp.live.frames`: what a source is

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -35,30 +36,41 @@ class Cascade:
         self.alignment = ShapeAlignment(self.mean_shape)
         self._in_plane = [i for i, name in enumerate(spec.attributes) if name == IN_PLANE]
 
-    def __call__(self, image: Array, boxes: Sequence[Array] | Array) -> CascadeResult:
+    def __call__(
+        self, image: Array, boxes: Sequence[Array] | Array, turns: Sequence[int] | None = None
+    ) -> CascadeResult:
         """Both stages.
 
         Args:
             image: uint8 BGR (H, W, 3).
             boxes: M boxes ``[x0, y0, x1, y1]``, tight around the object's keypoints, frame pixels.
+            turns: by how many quarter turns, clockwise as one sees it, each object is turned before stage 1
+                sees it, so that one that lies on its side stands upright there; None turns none.
 
         Raises:
             ValueError: an empty or non-finite box.
         """
-        return self.detect_each([image] * len(boxes), boxes)
+        return self.detect_each([image] * len(boxes), boxes, turns)
 
-    def detect_each(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
+    def detect_each(
+        self,
+        images: Sequence[Array],
+        boxes: Sequence[Array] | Array,
+        turns: Sequence[int] | None = None,
+    ) -> CascadeResult:
         """Both stages on M objects of one or more frames, in batches of up to :data:`AT_ONCE`.
 
         Args:
             images: the frame of each object.
             boxes: the box of each, see :meth:`__call__`.
+            turns: of each, see :meth:`__call__`.
         """
-        return self._in_batches(self._detect_batch, images, boxes)
+        turned = [0] * len(boxes) if turns is None else turns
+        return self._in_batches(self._detect_batch, images, list(zip(boxes, turned, strict=True)))
 
-    def _detect_batch(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
+    def _detect_batch(self, images: Sequence[Array], objects: Sequence[tuple[Array, int]]) -> CascadeResult:
         start = time.perf_counter()
-        crops = [square_crop(box, self.spec.sizes[0], self.spec.scale) for box in boxes]
+        crops = _squares(objects, self.spec.sizes[0], self.spec.scale)
         first = _run(self.stage1, _extract(crops, images))
         keypoints, prior = _to_frame(crops, first["keypoints"], first["prior_keypoints"])
         return self._second(images, keypoints, prior, first["score"], start, time.perf_counter())
@@ -147,9 +159,9 @@ class Cascade:
 
     def _in_batches(
         self,
-        work: Callable[[Sequence[Array], Sequence[Array] | Array], CascadeResult],
+        work: Callable[[Sequence[Array], Any], CascadeResult],
         images: Sequence[Array],
-        objects: Sequence[Array] | Array,
+        objects: Sequence[Any] | Array,
     ) -> CascadeResult:
         if not len(objects):
             return empty_result(len(self.spec.schema), len(self.spec.attributes), self.spec.sizes[1])
@@ -185,11 +197,11 @@ class FusedCascade(Cascade):
     def __init__(self, spec: ModelSpec, fused: Backend, stage2: Backend) -> None:
         super().__init__(spec, fused, stage2)
 
-    def _detect_batch(self, images: Sequence[Array], boxes: Sequence[Array] | Array) -> CascadeResult:
+    def _detect_batch(self, images: Sequence[Array], objects: Sequence[tuple[Array, int]]) -> CascadeResult:
         """Both stages; the time of both is told as that of ``stage1``."""
         start = time.perf_counter()
         size = self.spec.cascade_size
-        regions = [square_crop(box, size, self.spec.cascade_scale) for box in boxes]
+        regions = _squares(objects, size, self.spec.cascade_scale)
         out = _run(self.stage1, _extract(regions, images))
         # The graph tells crop of stage 2 → region; with frame → region this gives frame → crop.
         transforms = np.stack(
@@ -217,6 +229,11 @@ def _turned(to_shape: Array) -> float:
     """1 for an object turned in the plane beyond the limit, 0 for others, a slope of some degrees between."""
     a, b = to_shape[:, 0].tolist()
     return 1 / (1 + math.exp((IN_PLANE_LIMIT - abs(math.atan2(b, a))) / math.radians(2)))
+
+
+def _squares(objects: Sequence[tuple[Array, int]], size: int, scale: float) -> list[Crop]:
+    """Squares around boxes, each turned by so many quarter turns."""
+    return [square_crop(box, size, scale, turn * math.pi / 2) for box, turn in objects]
 
 
 def _extract(crops: Sequence[Crop], images: Sequence[Array]) -> Array:

@@ -47,6 +47,11 @@ class CascadeResult:
         rows = {name: getattr(self, name)[start:stop] for name in _ARRAYS}
         return replace(self, **rows, crop=lambda i: self.crop(start + i))
 
+    def take(self, rows: Sequence[int] | Array) -> CascadeResult:
+        """These results, in this order."""
+        chosen = {name: getattr(self, name)[rows] for name in _ARRAYS}
+        return replace(self, **chosen, crop=lambda i: self.crop(int(rows[i])))
+
 
 _ARRAYS = tuple(field.name for field in fields(CascadeResult) if field.name not in ("crop", "seconds"))
 

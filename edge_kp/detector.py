@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -20,10 +19,13 @@ from edge_kp.cascade_result import CascadeResult
 from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_area, box_iou, tight_box
+from edge_kp.identity import same_place
 from edge_kp.locator import MOST_TILES, ImageLocator, Locator, NetworkLocator
+from edge_kp.looks import look, search_all_turns
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import PoseModel, pose_model
+from edge_kp.together import run_alone
 from edge_kp.types import Array, Detection, HeadPose
 
 CASCADES = ("auto", "fused", "staged")
@@ -157,23 +159,20 @@ class Detector:
         """
         self._refuse_if_closed()
         check_image(image)
-        start = time.perf_counter()
         if boxes is not None:
             wanted = _checked_boxes(boxes)
-            result = self.cascade(image, wanted)
-            self.last_seconds = {"locate": 0.0, **result.seconds}
-            return [self.detection(result, i, i) for i in range(len(wanted))]
-        located = self.locator(image)
-        seconds = time.perf_counter() - start
-        result = self.cascade(image, located.boxes)
-        self.last_seconds = {"locate": seconds, **result.seconds}
-        return [
-            self.detection(result, i, number) for number, i in enumerate(self.found(result, located.least))
-        ]
+            looks = run_alone(self, look(self, image, wanted))
+            self.last_seconds = {"locate": 0.0, **looks.seconds}
+            return [self.detection(looks.result, i, i) for i in range(len(wanted))]
+        looks = run_alone(self, search_all_turns(self, image))
+        self.last_seconds = looks.seconds
+        found = self.found(looks.result, looks.least)
+        return [self.detection(looks.result, i, number) for number, i in enumerate(found)]
 
     def found(self, result: CascadeResult, least: Array) -> list[int]:
         """Which results of a cascade are objects of a frame, largest first: those that reach the score
-        threshold, and of several on the same object the one with the highest score.
+        threshold, and of several on the same object the one with the highest score. One of which more is
+        asked must besides neither lie in another object nor hold one.
 
         Args:
             least: (M,) score that each must reach besides, see :class:`edge_kp.locator.Located`.
@@ -182,7 +181,9 @@ class Detector:
         present = [i for i in self.present(result) if result.score[i] >= least[i]]
         for i in sorted(present, key=lambda i: -float(result.score[i])):
             box = tight_box(result.keypoints[i])
-            if all(box_iou(box, other) <= DOUBLE for other in boxes.values()):
+            others = boxes.values()
+            doubled = any(box_iou(box, other) > DOUBLE for other in others)
+            if not (doubled or (least[i] > 0 and any(same_place(box, other) for other in others))):
                 boxes[i] = box
         return sorted(boxes, key=lambda i: -box_area(boxes[i]))
 

@@ -262,6 +262,11 @@ def _inside(low: int, high: int, length: int) -> tuple[int, int]:
     return low, min(max(high, low + 1), length)
 
 
+def quarter_turns(matrix: Array) -> int:
+    """By how many quarter turns, 0 to 3, a similarity (2, 3) turns x towards y, to the nearest."""
+    return round(decompose_similarity(matrix)[0] / (math.pi / 2)) % 4
+
+
 def square_crop(box: Array, size: int, scale: float, angle: float = 0.0) -> Crop:
     """Upright (or turned by ``angle`` radians) square around a box, ``scale`` times its longer side.
 

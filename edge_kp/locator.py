@@ -40,8 +40,14 @@ class Locator(ABC):
     """Finds boxes in a whole frame; as safe to call from several threads as its backend is."""
 
     @abstractmethod
-    def __call__(self, image: Array) -> Located:
-        """Where objects may be in a frame, uint8 BGR (H, W, 3)."""
+    def __call__(self, image: Array, turn: int = 0) -> Located:
+        """Where objects may be in a frame.
+
+        Args:
+            image: uint8 BGR (H, W, 3).
+            turn: look at the frame turned by so many quarter turns, clockwise as one sees it; boxes are those
+                of the frame as it is.
+        """
 
     def close(self) -> None:  # noqa: B027 - the whole frame holds nothing
         """Free what the locator holds; it cannot search again."""
@@ -50,7 +56,7 @@ class Locator(ABC):
 class ImageLocator(Locator):
     """The whole frame is the object's box, e.g. an X-ray of one skull."""
 
-    def __call__(self, image: Array) -> Located:
+    def __call__(self, image: Array, turn: int = 0) -> Located:
         height, width = image.shape[:2]
         box = np.array([[-0.5, -0.5, width - 0.5, height - 0.5]], np.float32)
         return Located(box, np.zeros(1, np.float32))
@@ -73,10 +79,11 @@ class NetworkLocator(Locator):
         self.threshold = threshold
         self.tiles = tiles
 
-    def __call__(self, image: Array) -> Located:
+    def __call__(self, image: Array, turn: int = 0) -> Located:
         """Boxes that reach the threshold, and unlikelier ones, of which the stages must be surer: covered,
         blurred or small objects are among them."""
-        boxes, score = self._search(image, DOUBTED * self.threshold)
+        boxes, score = self._search(_turned(image, turn), DOUBTED * self.threshold)
+        boxes = turned_back(boxes, turn, image.shape[1], image.shape[0])
         largest = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
         doubted = score[largest] < self.threshold
         return Located(boxes[largest], np.where(doubted, np.float32(SURER), np.float32(0)))
@@ -161,6 +168,20 @@ def tile(width: int, height: int, count: int, least: int) -> list[View]:
         return [round(start) for start in np.linspace(0, max(0, length - side), number)]
 
     return [View(x, y, min(side, width), min(side, height)) for y in starts(height) for x in starts(width)]
+
+
+def _turned(image: Array, turn: int) -> Array:
+    # Four of these are the frame itself, which need not be copied.
+    return np.ascontiguousarray(np.rot90(image, -turn)) if turn % 4 else image
+
+
+def turned_back(boxes: Array, turn: int, width: int, height: int) -> Array:
+    """Boxes (M, 4) of a frame that was turned clockwise by so many quarter turns → those of the frame itself,
+    ``width`` × ``height`` pixels."""
+    for left in range(turn % 4, 0, -1):
+        last = (height if left % 2 else width) - 1
+        boxes = np.column_stack([boxes[:, 1], last - boxes[:, 2], boxes[:, 3], last - boxes[:, 0]])
+    return boxes
 
 
 def fit_square(image: Array, size: int) -> tuple[Array, Crop]:

@@ -15,6 +15,7 @@ from edge_kp.backends import BACKENDS, PRECISIONS, choose_backend
 from edge_kp.cli import leave, number, positive, program, run_cli
 from edge_kp.config import with_config
 from edge_kp.detector import CASCADES, Detector
+from edge_kp.each_frame import EachFrame
 from edge_kp.live.checking import check
 from edge_kp.live.csv_sink import CsvSink
 from edge_kp.live.following import Follower, Together, decoding_threads, share_cores
@@ -35,7 +36,7 @@ from edge_kp.live.status import Status, last_line, live_line
 from edge_kp.live.udp import UdpSink
 from edge_kp.locator import MOST_TILES
 from edge_kp.smoothing import SMOOTHING
-from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, EachFrame, Tracker
+from edge_kp.tracker import LOCATE_EVERY, MAX_OBJECTS, TRACK, Tracker
 
 FILE_SINKS = (VideoSink, ImageSink, JsonlSink, CsvSink)
 

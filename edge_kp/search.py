@@ -8,10 +8,12 @@ from edge_kp.clock import FrameClock
 from edge_kp.geometry import box_iou
 from edge_kp.identity import Track, same_place
 from edge_kp.locator import Located
+from edge_kp.looks import TURNS
 from edge_kp.types import Array
 
 SEARCH_AGAIN = 3  # frames between two searches for an object just lost, or just in doubt
 SEARCH_FOR_S = 1.0  # how long it is searched for like that
+TURNED_EVERY = 3  # frames between two looks at the frame turned, where nothing is seen clearly
 CHECK_EVERY = 4  # one of so many regular searches is made even where there is no room for newcomers
 
 SAME_PLACE = 0.3  # IoU of a located box and a tracked one, above which they show the same object
@@ -47,6 +49,15 @@ class Search:
             return clock.frame % (CHECK_EVERY * self.every) == 0
         just_lost = any(clock.now - t.lost <= SEARCH_FOR_S for t in lost)
         return regular or (again and just_lost)
+
+    def turn(self, tracks: Sequence[Track], clock: FrameClock) -> int:
+        """By how many quarter turns the locator is to see this frame turned as well; 0: it need not.
+
+        That is for objects that lie on their side or stand on their head: of those in sight none is clear, or
+        there is none, as in a picture that is not upright.
+        """
+        searched = all(t.doubt is not None and clock.now - t.doubt <= SEARCH_FOR_S for t in tracks)
+        return TURNS[clock.frame // TURNED_EVERY % 3] if searched and clock.frame % TURNED_EVERY == 0 else 0
 
 
 def worth_a_look(

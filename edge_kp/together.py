@@ -6,26 +6,32 @@ trackers can be gathered, answered by one call, and handed back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from edge_kp.cascade_result import CascadeResult
-from edge_kp.detector import Detector
 from edge_kp.types import Array, Detection
+
+if TYPE_CHECKING:  # which searches a single picture by these steps as well
+    from edge_kp.detector import Detector
 
 
 class Locate(NamedTuple):
-    """Boxes of a frame, as a locator gives them."""
+    """Boxes of a frame, as a locator gives them; ``turn``: of the frame, quarter turns clockwise."""
 
     image: Array
+    turn: int = 0
 
 
 class Detect(NamedTuple):
-    """Both stages on boxes of a frame, as a cascade gives them."""
+    """Both stages on boxes of a frame, as a cascade gives them; ``turns``: of each, None for none."""
 
     image: Array
-    boxes: Sequence[Array]
+    boxes: Sequence[Array] | Array
+    turns: Sequence[int] | None = None
 
 
 class Refine(NamedTuple):
@@ -85,8 +91,8 @@ def _answers(detector: Detector, asked: dict[int, Request]) -> dict[int, Any]:
         groups[type(request)][number] = request
     for number, request in groups[Locate].items():
         answers |= _asked(partial(_located, detector), {number: request})
-    answers |= _asked(partial(_in_one_call, detector.cascade.detect_each), groups[Detect])
-    answers |= _asked(partial(_in_one_call, detector.cascade.refine_each), groups[Refine])
+    answers |= _asked(partial(_detected, detector), groups[Detect])
+    answers |= _asked(partial(_refined, detector), groups[Refine])
     return answers
 
 
@@ -104,21 +110,32 @@ def _asked(ask: Callable[[dict[int, Any]], dict[int, Any]], group: dict[int, Any
 
 
 def _located(detector: Detector, group: dict[int, Any]) -> dict[int, Any]:
-    return {number: detector.locator(request.image) for number, request in group.items()}
+    return {number: detector.locator(*request) for number, request in group.items()}
 
 
-def _in_one_call(each: Callable[..., CascadeResult], group: dict[int, Any]) -> dict[int, Any]:
-    """Number → its part of what the cascade gives for all objects of a group."""
-    images: list[Array] = []
-    objects: list[Array] = []
-    ends = []
-    for image, what in group.values():
-        images += [image] * len(what)
-        objects += list(what)
-        ends.append(len(objects))
-    result = each(images, objects)
+def _detected(detector: Detector, group: dict[int, Detect]) -> dict[int, Any]:
+    boxes = [box for request in group.values() for box in request.boxes]
+    turns = [turn for request in group.values() for turn in request.turns or [0] * len(request.boxes)]
+    counts = [len(request.boxes) for request in group.values()]
+    return _parts(detector.cascade.detect_each(_frames(group, counts), boxes, turns), group, counts)
+
+
+def _refined(detector: Detector, group: dict[int, Refine]) -> dict[int, Any]:
+    keypoints = [points for request in group.values() for points in request.keypoints]
+    counts = [len(request.keypoints) for request in group.values()]
+    return _parts(detector.cascade.refine_each(_frames(group, counts), keypoints), group, counts)
+
+
+def _frames(group: Mapping[int, Detect | Refine], counts: Sequence[int]) -> list[Array]:
+    """The frame of each object of a group."""
+    return [r.image for r, count in zip(group.values(), counts, strict=True) for _ in range(count)]
+
+
+def _parts(result: CascadeResult, group: Mapping[int, Any], counts: Sequence[int]) -> dict[int, Any]:
+    """Number → its part of what the cascade gave for all objects of a group."""
     if len(group) == 1:
         return dict.fromkeys(group, result)
+    ends = np.cumsum(counts).tolist()
     return {
         number: result.part(start, end)
         for number, start, end in zip(group, [0, *ends[:-1]], ends, strict=True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TypeVar
+
+import numpy as np
 
 from edge_kp.arguments import as_count, as_number, as_seconds, check_image
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.clock import FRAME_S, FrameClock
 from edge_kp.detector import Detector
-from edge_kp.geometry import tight_box
+from edge_kp.geometry import quarter_turns, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
+from edge_kp.looks import Looks, look
 from edge_kp.search import Search, astray, worth_a_look
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
@@ -29,40 +33,7 @@ SURE = 0.8  # score that a newcomer must reach; one that is followed needs the m
 HORIZON_S = 0.25  # keypoints are foretold no further than this
 
 
-class EachFrame:
-    """Detects in every frame on its own, for photos that have nothing to do with each other.
-
-    As safe to call from several threads as the detector.
-
-    Args:
-        max_objects: the largest so many of each frame; None gives all.
-
-    Attributes:
-        last_timings: seconds of ``locate``, ``stage1`` and ``stage2`` in the last update.
-
-    Raises:
-        ValueError: an argument of another kind.
-    """
-
-    def __init__(self, detector: Detector, max_objects: int | None = None) -> None:
-        self.detector = detector
-        self.max_objects = None if max_objects is None else as_count("max_objects", max_objects)
-        self.last_timings: dict[str, float] = {}
-
-    def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
-        """Objects of a frame, uint8 BGR (H, W, 3), numbered from 0; when it was taken does not matter."""
-        return run_alone(self.detector, self.steps(image, time_s))
-
-    def steps(self, image: Array, time_s: float | None = None) -> Steps:
-        """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
-        check_image(image)
-        start = time.perf_counter()
-        located = yield Locate(image)
-        seconds = time.perf_counter() - start
-        result = yield Detect(image, located.boxes)
-        self.last_timings = {"locate": seconds, **result.seconds}
-        found = self.detector.found(result, located.least)[: self.max_objects]
-        return [self.detector.detection(result, i, number) for number, i in enumerate(found)]
+Seen = TypeVar("Seen", CascadeResult, Looks)
 
 
 class Tracker:
@@ -145,6 +116,8 @@ class Tracker:
             self._keep((yield from self._follow(image, dt)), dt)
             if self._search.due(self._tracks, self._memory.lost, self._clock, self._upset):
                 yield from self._look_around(image)
+            if turn := self._search.turn(self._tracks, self._clock):
+                yield from self._look_around(image, turn)
         return [t.shown for t in self._tracks]
 
     def _lose_sight(self) -> None:
@@ -197,9 +170,9 @@ class Tracker:
                         del sights[i]
             far = [i for i in range(len(tracks)) if i not in sights]
         if far:
-            result = self._timed((yield Detect(image, [tight_box(expected[i]) for i in far])))
+            result, present_far = yield from self._detect(image, [expected[i] for i in far])
             jumped = []
-            for k in self.detector.present(result):
+            for k in present_far:
                 i = far[k]
                 sights[i] = Sight(result, k)
                 wanted = self._alignment.to_shape(expected[i])
@@ -210,6 +183,17 @@ class Tracker:
                 result = self._timed((yield Refine(image, [sights[i].keypoints for i in jumped])))
                 sights |= {jumped[k]: Sight(result, k) for k in self.detector.present(result)}
         return [(tracks[i], sights[i]) for i in sorted(sights)]
+
+    def _detect(self, image: Array, expected: list[Array]) -> Work[tuple[CascadeResult, list[int]]]:
+        """Both stages where keypoints are expected, and which of them show an object."""
+        boxes = [tight_box(points) for points in expected]
+        turns = [quarter_turns(self._alignment.to_shape(points)) for points in expected]
+        if not any(turns):
+            result = self._timed((yield Detect(image, boxes)))
+            return result, self.detector.present(result)
+        looks = self._timed((yield from look(self.detector, image, boxes, turns=turns)))
+        there = self.detector.present(looks.result)
+        return looks.result, [i for i in there if looks.result.score[i] >= looks.least[i]]
 
     def _keep(self, seen: list[tuple[Track, Sight]], dt: float) -> None:
         """Take over what was seen; of two tracks on one object the one that it looks like stays.
@@ -240,22 +224,26 @@ class Tracker:
                 self._tracks.append(self._new(sight))
         self._tracks.sort(key=lambda t: t.id)
 
-    def _look_around(self, image: Array) -> Work[None]:
-        """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be."""
+    def _look_around(self, image: Array, turn: int = 0) -> Work[None]:
+        """Ask the locator for newcomers, and whether what is in doubt lies where it is thought to be; in the
+        frame turned by so many quarter turns."""
         start = time.perf_counter()
-        located = yield Locate(image)
-        self.last_timings["locate"] = time.perf_counter() - start
+        located = yield Locate(image, turn)
+        self.last_timings["locate"] += time.perf_counter() - start
         free = self.max_objects - len(self._tracks)
         new, moved = worth_a_look(located, self._tracks, free)
         if not new and not moved:
             return
-        result = self._timed((yield Detect(image, [*(b for b, _ in new), *(b for _, b in moved)])))
-        sights = [Sight(result, i) for i in range(len(result.score))]
-        for (track, _), sight in zip(moved, sights[len(new) :], strict=True):
-            self._move(track, sight)
+        boxes = [*(box for box, _ in new), *(box for _, box in moved)]
+        asked = np.array([*(least for _, least in new), *(0 for _ in moved)])
+        looks = self._timed((yield from look(self.detector, image, boxes, asked, [turn] * len(boxes))))
+        sights = [Sight(looks.result, i) for i in range(len(boxes))]
+        for (track, _), sight, least in zip(moved, sights[len(new) :], looks.least[len(new) :], strict=True):
+            if sight.score >= least:
+                self._move(track, sight)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.at for t in self._tracks]
-        tried = zip(sights, (float(least) for _, least in new), strict=False)
+        tried = zip(sights[: len(new)], looks.least.tolist()[: len(new)], strict=True)
         newcomers = [sight for sight, least in tried if self._counts(sight, least)]
         self._tracks += [self._new(sight) for sight in distinct(newcomers, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
@@ -285,7 +273,7 @@ class Tracker:
         enough = max(SURE, self.detector.spec.score_threshold, least)
         return sight.score >= enough and (least == 0 or sight.clear or not self._memory.lost)
 
-    def _timed(self, result: CascadeResult) -> CascadeResult:
+    def _timed(self, result: Seen) -> Seen:
         for stage, seconds in result.seconds.items():
             self.last_timings[stage] += seconds
         return result

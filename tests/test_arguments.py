@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edge_kp import Detector, Tracker
+from edge_kp.each_frame import EachFrame
 from edge_kp.errors import BackendError
-from edge_kp.tracker import EachFrame
 from edge_kp.types import Array
 
 NO_NUMBERS = (None, True, np.True_, "1", b"1", [1], np.ones(2), 1j)

@@ -15,7 +15,15 @@ from edge_kp import cascade as cascade_module
 from edge_kp.backends.base import Backend
 from edge_kp.cascade import Cascade
 from edge_kp.errors import BackendError
-from edge_kp.geometry import aligned_crop, similarity, square_crop, tight_box, transform_points
+from edge_kp.geometry import (
+    aligned_crop,
+    decompose_similarity,
+    estimate_similarity,
+    similarity,
+    square_crop,
+    tight_box,
+    transform_points,
+)
 from edge_kp.modeldir import ModelSpec
 from edge_kp.schema import KeypointSchema
 
@@ -152,6 +160,36 @@ def test_crop_coordinates_map_back_to_frame_pixels(
         crop = square_crop(tight_box(keypoints), SIZES[0], 1.6)
         expected = crop.to_frame(transform_points(wrong, crop.to_crop(keypoints)))
         np.testing.assert_allclose(result.stage1_keypoints[0], expected, atol=0.2)
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_stage_1_sees_an_object_turned_as_told(turn: int) -> None:
+    """And what it says of it is told where the object is in the frame."""
+    keypoints = place(-turn * math.pi / 2, 110, 300.3, 220.8)
+    seen = Watched()
+    image, box = draw_dots(keypoints, 5), tight_box(keypoints)
+    result = Cascade(spec(), seen, DotReader())(image, [box, box], [turn, 0])
+    np.testing.assert_allclose(result.keypoints, [keypoints] * 2, atol=0.5)
+    upright, as_it_is = seen.found
+    assert estimate_turn(upright) == pytest.approx(0, abs=0.05)
+    assert abs(math.remainder(estimate_turn(as_it_is) + turn * math.pi / 2, 2 * math.pi)) < 0.05
+
+
+class Watched(DotReader):
+    """Keeps what it found in each crop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[np.ndarray] = []
+
+    def find(self, crop: np.ndarray) -> np.ndarray:
+        self.found.append(super().find(crop))
+        return self.found[-1]
+
+
+def estimate_turn(keypoints: np.ndarray) -> float:
+    """By how many radians the mean shape was turned to become these."""
+    return decompose_similarity(estimate_similarity(MEAN, keypoints))[0]
 
 
 def test_the_second_crop_is_aligned_by_the_first_keypoints() -> None:

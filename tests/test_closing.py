@@ -10,10 +10,10 @@ import pytest
 
 from edge_kp import Detector, Tracker
 from edge_kp.backends import open_backend
+from edge_kp.each_frame import EachFrame
 from edge_kp.errors import BackendError
 from edge_kp.extras import installed
 from edge_kp.modeldir import SHIPPED, read_model
-from edge_kp.tracker import EachFrame
 from edge_kp.types import Array
 
 

@@ -18,9 +18,11 @@ from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_iou, similarity, transform_points
 from edge_kp.locator import SURER, Located
+from edge_kp.looks import search
 from edge_kp.modeldir import SHIPPED, read_model, shipped_models
 from edge_kp.pose import pose_model
 from edge_kp.templates import TemplateBank
+from edge_kp.together import run_alone
 from edge_kp.training.exporting import find_bank
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
@@ -255,7 +257,7 @@ def test_tiles_find_a_face_that_is_small_in_the_frame(detector, image, box):
     assert nme(found.keypoints, moved) < 0.06
 
 
-def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_first(monkeypatch):
+def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_first():
     image = np.zeros((300, 400, 3), np.uint8)
     with Detector("face68", threads=1, backend="onnxruntime") as detector:
         mean = detector.spec.mean_shape
@@ -264,22 +266,23 @@ def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_fir
         result = detector.cascade(image, [[30, 30, 90, 90]] * 4)
         score = np.array([0.7, 0.9, 0.95, 0.1], np.float32)
         result = replace(result, keypoints=points, score=score)
-        monkeypatch.setattr(detector, "cascade", lambda *_: result)
-        monkeypatch.setattr(detector, "locator", lambda _: Located(np.zeros((4, 4)), np.zeros(4)))
-        found = detector.detect(image)
-    assert [d.id for d in found] == [0, 1]
-    np.testing.assert_array_equal([d.score for d in found], score[[2, 1]])
-    np.testing.assert_array_equal(found[1].keypoints, points[1])
+        assert detector.found(result, np.zeros(4)) == [2, 1]
+        assert detector.found(result, np.float32([0, 0.91, 0, 0])) == [2, 0]  # one asks for more
+        points[2] = 100 * mean + 30  # around the first two
+        around = replace(result, keypoints=points)
+        assert detector.found(around, np.zeros(4)) == [2, 1]
+        assert detector.found(around, np.float32([0.5, 0.5, 0, 0])) == [2]
 
 
 def test_what_the_locator_doubts_counts_where_the_stages_are_surer(detector, image, box, monkeypatch):
     nothing = np.float32([20, 20, 90, 90])
     (score,) = (found.score for found in detector.detect(image, [box]))
     assert score > SURER
-    for least, count in ((0.0, 1), (SURER, 1), (score + 1e-3, 0)):
+    for least, count in ((0.0, 1), (SURER, 1), (1.01, 0)):
         located = Located(np.float32([nothing, box]), np.float32([SURER, least]))
-        monkeypatch.setattr(detector, "locator", lambda _, located=located: located)
-        assert len(detector.detect(image)) == count
+        monkeypatch.setattr(detector, "locator", lambda *_, located=located: located)
+        looks = run_alone(detector, search(detector, image))
+        assert len(detector.found(looks.result, looks.least)) == count
 
 
 def test_a_file_that_differs_from_its_hash_is_refused(copy):

@@ -17,6 +17,7 @@ from edge_kp.geometry import (
     from_complex,
     invert,
     jitter_box,
+    quarter_turns,
     similarity,
     square_crop,
     tight_box,
@@ -60,6 +61,14 @@ def test_similarity_decomposes_into_its_parts(angle, scale, shift):
     turned, scaled, x, y = decompose_similarity(similarity(angle, scale, shift))
     assert math.cos(turned - angle) == pytest.approx(1)
     assert (scaled, x, y) == pytest.approx((scale, *shift))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "turns"),
+    [(0, 0), (44, 0), (46, 1), (91, 1), (180, 2), (-180, 2), (-90, 3), (-46, 3), (-44, 0)],
+)
+def test_quarter_turns_are_the_nearest(degrees, turns):
+    assert quarter_turns(similarity(math.radians(degrees), 0.3, (4, 5))) == turns
 
 
 def test_similarity_turns_x_towards_y():

@@ -29,7 +29,7 @@ FLOORS = {
     "clock": 0,  # imports nothing of the package
     **dict.fromkeys(("modeldir", "parity", "contract", "backends", "triton"), 2),
     **dict.fromkeys(("stage", "cascade", "cascade_result", "locator", "detector"), 3),
-    **dict.fromkeys(("identity", "together", "search", "tracker"), 3),
+    **dict.fromkeys(("each_frame", "identity", "looks", "together", "search", "tracker"), 3),
     "": 3,  # the package itself: the public names
     "templates.__main__": ATTIC,
     "live": LIVE,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_kp import Detection, Detector, Tracker
+from edge_kp.each_frame import EachFrame
 from edge_kp.extras import installed
-from edge_kp.tracker import EachFrame
 from edge_kp.types import Array
 
 CALLS = 30

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge_kp import Detector, Tracker
+from edge_kp.each_frame import EachFrame
 from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou, invert, transform_points
 from edge_kp.identity import Sight
@@ -17,7 +18,6 @@ from edge_kp.live.frames import Frame
 from edge_kp.locator import Located
 from edge_kp.search import worth_a_look
 from edge_kp.together import run_alone
-from edge_kp.tracker import EachFrame
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
 ROWS = json.loads(CLIP.with_suffix(".json").read_text())["frames"]
@@ -289,8 +289,8 @@ class TwoBoxes:
     def __init__(self, real):
         self.real = real
 
-    def __call__(self, image):
-        boxes, least = self.real(image)
+    def __call__(self, image, turn=0):
+        boxes, least = self.real(image, turn)
         return Located(
             np.concatenate([np.float32([[0, 0, 250, 250]]), boxes]), np.append(np.float32(0), least)
         )
@@ -308,10 +308,13 @@ def test_a_false_box_takes_no_place(detector, frames, monkeypatch):
 
 def test_a_newcomer_that_the_locator_doubts_must_be_surer(detector, frames, monkeypatch):
     boxes, _ = detector.locator(frames[40])
+    nothing = Located(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     (score,) = (found.score for found in detector.detect(frames[40]))
-    for least, count in ((0.0, 1), (score - 1e-3, 1), (score + 1e-3, 0)):
+    for least, count in ((0.0, 1), (score - 1e-3, 1), (1.001, 0)):
         located = Located(boxes, np.full(len(boxes), least, np.float32))
-        monkeypatch.setattr(detector, "locator", lambda _, located=located: located)
+        monkeypatch.setattr(
+            detector, "locator", lambda _, turn=0, located=located: nothing if turn else located
+        )
         for follower in (Tracker(detector), EachFrame(detector)):
             assert len(follower.update(frames[40])) == count
 
@@ -328,7 +331,7 @@ def test_who_comes_out_of_a_cover_is_nobody_new(detector, frames, monkeypatch):
     nothing = Located(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     locate, black = detector.locator, np.zeros_like(half)
     say = {id(half): located, id(black): nothing}
-    monkeypatch.setattr(detector, "locator", lambda image: say.get(id(image)) or locate(image))
+    monkeypatch.setattr(detector, "locator", lambda image, turn=0: say.get(id(image)) or locate(image, turn))
     assert len(Tracker(detector).update(half)) == 1  # nobody is lost whom it could be
     tracker = Tracker(detector)
     assert [d.id for d in tracker.update(frames[60])] == [1]
@@ -344,7 +347,7 @@ def test_boxes_in_doubt_crowd_out_none_that_is_sure(detector, frames, monkeypatc
     x0, y0, x1, y1 = np.round(sure[0] + [-60, -60, 60, 60]).astype(int).tolist()
     image[y0:y1, x0:x1] = frames[40][y0:y1, x0:x1]
     located = Located(np.concatenate([doubted, sure]), np.float32([0.9999] * 20 + [0]))
-    monkeypatch.setattr(detector, "locator", lambda _: located)
+    monkeypatch.setattr(detector, "locator", lambda *_: located)
     assert len(Tracker(detector, max_objects=1).update(image)) == 1
 
 
@@ -576,15 +579,17 @@ def test_a_network_that_fails_for_one_object_answers_the_others(detector, frames
     run, black = detector.cascade.detect_each, np.zeros_like(frames[0])
     box = np.array([10, 10, 60, 60], np.float32)
 
-    def detect_each(images, boxes):
+    def detect_each(images, boxes, turns):
         if any(image is black for image in images):
             raise BackendError("out of memory")
-        return run(images, boxes)
+        return run(images, boxes, turns)
 
     monkeypatch.setattr(detector.cascade, "detect_each", detect_each)
     locate = detector.locator
     seen = Located(box[None], np.zeros(1, np.float32))
-    monkeypatch.setattr(detector, "locator", lambda image: seen if image is black else locate(image))
+    monkeypatch.setattr(
+        detector, "locator", lambda image, turn=0: seen if image is black else locate(image, turn)
+    )
     bad, good = together.update([Frame(0, 0.0, 0.0, black, 0), Frame(0, 0.0, 0.0, frames[20], 1)])
     assert isinstance(bad, BackendError)
     assert len(good[0]) == 1

@@ -16,6 +16,7 @@ from benchmarks.finding import (
     surface,
     turned_photo,
 )
+from edge_kp.geometry import tight_box
 from edge_kp.training.samples import Sample
 from edge_kp.types import Array, Detection
 
@@ -35,7 +36,8 @@ SAMPLE = Sample(
 @pytest.mark.parametrize("width", [12, 40, 160, 320, 900])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_object_is_where_its_box_says(width: int, seed: int) -> None:
-    frame, box = small_in_frame(SAMPLE, width, np.random.default_rng(seed))
+    frame, keypoints = small_in_frame(SAMPLE, width, np.random.default_rng(seed))
+    box = tight_box(keypoints)
     assert frame.shape == (HEIGHT, WIDTH, 3)
     assert box[2] - box[0] == pytest.approx(width)
     assert box[3] - box[1] == pytest.approx(width * 80 / 60)
@@ -51,7 +53,8 @@ def test_the_object_is_where_its_box_says(width: int, seed: int) -> None:
 
 
 def test_small_objects_lie_all_over_the_frame_and_whole() -> None:
-    boxes = np.array([small_in_frame(SAMPLE, 40, np.random.default_rng(seed))[1] for seed in range(200)])
+    placed = (small_in_frame(SAMPLE, 40, np.random.default_rng(seed))[1] for seed in range(200))
+    boxes = np.array([tight_box(keypoints) for keypoints in placed])
     assert boxes[:, :2].min() >= 0
     assert (boxes[:, 2:] < (WIDTH, HEIGHT)).all()
     spread = boxes[:, :2].max(0) - boxes[:, :2].min(0)
@@ -65,42 +68,45 @@ def test_surfaces_differ_and_are_the_same_again() -> None:
     assert (one != other).any()
 
 
-def test_only_what_lies_on_the_object_counts_as_found() -> None:
+def test_only_what_lies_on_the_object_and_as_it_does_counts_as_found() -> None:
     class Says:
-        def __init__(self, shift: float) -> None:
-            self.shift = shift
+        def __init__(self, shift: float, exchanged: bool) -> None:
+            self.shift, self.exchanged = shift, exchanged
 
         def detect(self, frame: Array) -> list[Any]:
             rows, columns = np.nonzero((frame > 250).all(2))
             box = np.array([columns.min(), rows.min(), columns.max(), rows.max()], np.float32)
             found = Detection.__new__(Detection)
             object.__setattr__(found, "box", box + self.shift)
+            points = box.reshape(2, 2)[:: -1 if self.exchanged else 1] + self.shift
+            object.__setattr__(found, "keypoints", points)
             return [found]
 
-    for shift, share in ((0, 100.0), (100, 0.0)):
-        assert found_percent(Says(shift), [SAMPLE] * 3, small_in_frame, 160) == share  # type: ignore[arg-type]
+    for shift, exchanged, share in ((0, False, 100.0), (100, False, 0.0), (0, True, 0.0)):
+        says: Any = Says(shift, exchanged)
+        assert found_percent(says, [SAMPLE] * 3, small_in_frame, 160) == share
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 180])
 def test_a_turned_photo_is_whole_and_its_box_tight(degrees: int) -> None:
     for seed in range(4):
-        picture, box = turned_photo(SAMPLE, degrees, np.random.default_rng(seed))
+        picture, keypoints = turned_photo(SAMPLE, degrees, np.random.default_rng(seed))
         rows, columns = np.nonzero(picture[..., 0] > 127)
         assert len(rows) == pytest.approx(61 * 81, rel=0.04)
         if degrees % 90 == 0:  # two corners say where the other two are
             seen = [columns.min(), rows.min(), columns.max(), rows.max()]
-            np.testing.assert_allclose(box, seen, atol=1)
+            np.testing.assert_allclose(tight_box(keypoints), seen, atol=1)
 
 
 def test_photos_turn_either_way() -> None:
-    boxes = {tuple(turned_photo(SAMPLE, 30, np.random.default_rng(seed))[1].round(3)) for seed in range(9)}
-    assert len(boxes) == 2
+    turned = [turned_photo(SAMPLE, 30, np.random.default_rng(seed))[1].round(3) for seed in range(9)]
+    assert len({tuple(keypoints.ravel()) for keypoints in turned}) == 2
 
 
-def test_a_covered_photo_keeps_its_box() -> None:
+def test_a_covered_photo_keeps_its_keypoints() -> None:
     before = rectangle()
-    picture, box = covered_photo(SAMPLE, 0.5, np.random.default_rng(0))
-    np.testing.assert_array_equal(box, SAMPLE.box)
+    picture, keypoints = covered_photo(SAMPLE, 0.5, np.random.default_rng(0))
+    np.testing.assert_array_equal(keypoints, SAMPLE.keypoints)
     changed = (picture != before).any(2)
     assert changed.sum() == pytest.approx(0.5 * 60 * 80, rel=0.1)
     changed[50:131, 100:161] = False
