@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, write_result
+from benchmarks.timing import median_ms
 from benchmarks.weaknesses import covered
 from edge_kp import Detector
 from edge_kp.cli import run_cli
@@ -109,16 +110,6 @@ def told_in(detector: Detector, frames: Iterable[Array]) -> float:
     return round(float(np.mean([len(detector.detect(frame)) for frame in frames])), 3)
 
 
-def _search_ms(detector: Detector) -> float:
-    frame = surface(np.random.default_rng(0))
-    times = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        detector.locator(frame)
-        times.append(1e3 * (time.perf_counter() - start))
-    return round(float(np.median(times)), 1)
-
-
 def plot(found: dict[str, dict[str, float]], path: Path) -> None:
     import matplotlib
 
@@ -167,7 +158,8 @@ def _run(args: argparse.Namespace) -> None:
             if files:
                 pictures = (read_image(str(file)) for file in files)
                 figures["objects_in_a_background"][key] = told_in(detector, pictures)
-            figures["search_ms"][key] = _search_ms(detector)
+            search = partial(detector.locator, surface(np.random.default_rng(0)))
+            figures["search_ms"][key] = round(median_ms(search, ROUNDS), 1)
             how = {"precision": detector.precision, "backend": detector.backend_name}
         print(f"{tiles} tiles: " + ", ".join(f"{share:.0f} % at {w} px" for w, share in found[key].items()))
     for name in ("covered", "turned"):

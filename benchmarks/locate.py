@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import write_result
+from benchmarks.timing import median_ms
 from edge_kp import Detector
 from edge_kp.cli import run_cli
 from edge_kp.errors import DataError, ModelError
@@ -96,12 +96,7 @@ def _milliseconds(locate: NetworkLocator, rounds: int) -> float:
     """Median of one search in a 640 × 480 frame, shrinking included."""
     image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
     image = cv2.GaussianBlur(image, (0, 0), 5)
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        locate.search(image)
-        times.append(1e3 * (time.perf_counter() - start))
-    return round(float(np.median(times)), 2)
+    return round(median_ms(lambda: locate.search(image), rounds), 2)
 
 
 def _run(args: argparse.Namespace) -> None:

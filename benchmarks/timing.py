@@ -34,6 +34,16 @@ def measure(
     }
 
 
+def median_ms(call: Callable[[], object], rounds: int) -> float:
+    """Milliseconds of a call, the median of so many."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times))
+
+
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """p50, p90 and p99, in the unit of the values."""
     found = np.percentile(np.asarray(values, np.float64), (50, 90, 99))

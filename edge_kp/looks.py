@@ -25,8 +25,8 @@ PLACED = 0.018  # root mean square of the canonical points, sides of the crop
 HOPELESS = 0.1  # score below which nobody looks again, unless the box is sure to hold an object
 MOVED = 0.006  # by how much, measured likewise, a second look moves the crop for there to be a third
 SETTLED = 0.015  # and by how much the last one may move it
-SURE_TURNED = 0.9999  # score that an object must reach that is not upright, or was not found upright
-LESS_DOUBT = 0.1  # and how much it may leave of the doubt, 1 - score, that it leaves as it is
+SURE_TURNED = 0.9999  # score that an object must reach that is not upright, or was not found upright,
+LESS_DOUBT = 0.1  # and how much it may leave of the doubt, 1 - score, that the upright look leaves
 TURNS = (1, 2, 3)  # quarter turns clockwise
 
 
@@ -123,7 +123,7 @@ def look(
             default=None,
         )
         doubt = 1 - (again.score[own] if settled[own] else result.score[i])
-        if best is not None and 1 - again.score[best] < LESS_DOUBT * doubt:
+        if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - SURE_TURNED):
             rows[i], asks[i] = len(at) + best, SURE_TURNED
         elif settled[own]:
             rows[i] = len(at) + own
