@@ -80,12 +80,12 @@ class NetworkLocator(Locator):
         self.tiles = tiles
 
     def __call__(self, image: Array, turn: int = 0) -> Located:
-        """Boxes that reach the threshold, and unlikelier ones, of which the stages must be surer: covered,
-        blurred or small objects are among them."""
-        boxes, score = self._search(_turned(image, turn), DOUBTED * self.threshold)
+        """Boxes that reach the threshold, and others of which the stages must be surer: unlikelier ones,
+        covered, blurred or small objects among them, and those in parts of the frame, where more looks alike."""
+        boxes, score, in_part = self._search(_turned(image, turn), DOUBTED * self.threshold)
         boxes = turned_back(boxes, turn, image.shape[1], image.shape[0])
         largest = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
-        doubted = score[largest] < self.threshold
+        doubted = ((score < self.threshold) | in_part)[largest]
         return Located(boxes[largest], np.where(doubted, np.float32(SURER), np.float32(0)))
 
     def search(self, image: Array) -> tuple[Array, Array]:
@@ -94,9 +94,11 @@ class NetworkLocator(Locator):
         Raises:
             BackendError: the network gave something else.
         """
-        return self._search(image, self.threshold)
+        boxes, score, _ = self._search(image, self.threshold)
+        return boxes, score
 
-    def _search(self, image: Array, threshold: float) -> tuple[Array, Array]:
+    def _search(self, image: Array, threshold: float) -> tuple[Array, Array, Array]:
+        """Boxes, scores, and which were seen in a part of the frame."""
         height, width = image.shape[:2]
         views = [View(0, 0, width, height)]
         if self.tiles > 1:
@@ -106,10 +108,10 @@ class NetworkLocator(Locator):
         looks = zip(views, crops, out["boxes"], out["score"], strict=True)
         found = [_whole_boxes(threshold, width, height, *look) for look in looks]
         boxes, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        in_part = np.arange(len(score)) >= len(found[0][1])
         likely = np.argsort(-score, kind="stable")[:MOST]
-        boxes, score = boxes[likely], score[likely]
-        kept = suppress(boxes)
-        return boxes[kept], score[kept]
+        kept = likely[suppress(boxes[likely])]
+        return boxes[kept], score[kept], in_part[kept]
 
     def close(self) -> None:
         self.backend.close()
