@@ -81,7 +81,8 @@ class NetworkLocator(Locator):
 
     def __call__(self, image: Array, turn: int = 0) -> Located:
         """Boxes that reach the threshold, and others of which the stages must be surer: unlikelier ones,
-        covered, blurred or small objects among them, and those in parts of the frame, where more looks alike."""
+        covered, blurred or small objects among them, and those in parts of the frame, where more looks like
+        one."""
         boxes, score, in_part = self._search(_turned(image, turn), DOUBTED * self.threshold)
         boxes = turned_back(boxes, turn, image.shape[1], image.shape[0])
         largest = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
