@@ -143,7 +143,10 @@ class Detector:
     def detect(
         self, image: Array, boxes: Sequence[Sequence[float] | Array] | Array | None = None
     ) -> list[Detection]:
-        """Keypoints of every object.
+        """Keypoints of every object, upright or turned.
+
+        What is not seen beyond doubt is looked at several times, see :func:`edge_kp.looks.look`, and where
+        nothing is found for sure the frame is searched turned as well.
 
         Args:
             image: uint8 BGR (H, W, 3).

@@ -115,22 +115,19 @@ def look(
     again, settled = yield from _settle(detector, image, keypoints)
 
     rows = np.arange(len(at))
-    owners = np.array([*doubtful, *(others[k][0] for k in promising)], int)
+    candidates: dict[int, list[int]] = {i: [] for i in doubtful}
+    for k, other in enumerate(promising, len(doubtful)):
+        if settled[k]:
+            candidates[others[other][0]].append(k)
     for own, i in enumerate(doubtful):
-        best = max(
-            (k for k in range(len(doubtful), len(owners)) if owners[k] == i and settled[k]),
-            key=again.score.__getitem__,
-            default=None,
-        )
+        best = max(candidates[i], key=again.score.__getitem__, default=None)
         doubt = 1 - (again.score[own] if settled[own] else result.score[i])
         if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - SURE_TURNED):
             rows[i], asks[i] = len(at) + best, SURE_TURNED
         elif settled[own]:
             rows[i] = len(at) + own
-            if (
-                at[i] == 0 and result.score[i] < detector.spec.score_threshold
-            ):  # it did not reach that at first
-                asks[i] = SURER
+            if result.score[i] < detector.spec.score_threshold:  # which it did not reach at first
+                asks[i] = max(asks[i], SURER)
         elif asks[i] > 0:
             asks[i] = np.inf
     spent = {stage: sum(part.seconds[stage] for part in (result, turned, again)) for stage in result.seconds}
