@@ -33,7 +33,9 @@ from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.source import open_source
 from edge_kp.live.statistics import Result, Statistics
 from edge_kp.locator import ImageLocator, Locator, NetworkLocator
+from edge_kp.looks import found, look, search_all_turns
 from edge_kp.modeldir import ModelSpec
+from edge_kp.together import run_alone
 from edge_kp.triton import PARAMETER
 from edge_kp.types import Array, Detection
 
@@ -119,11 +121,12 @@ class Model:
     def detect(self, image: Array, boxes: Sequence[Array] | None = None) -> list[Detection]:
         """Keypoints of every object in a uint8 BGR image, or one result for each box, in frame pixels."""
         if boxes is None:
-            located = self.locator(image)
-            result = self.cascade(image, located.boxes)
-            least = np.maximum(located.least, self.spec.score_threshold)
+            looks = run_alone(self, search_all_turns(self, image))
+            rows = found(self.spec, looks.result, looks.least)
         else:
-            result, least = self.cascade(image, boxes), np.zeros(len(boxes))
+            looks = run_alone(self, look(self, image, boxes))
+            rows = list(range(len(boxes)))
+        result = looks.result
         return [
             Detection(
                 id=number,
@@ -133,7 +136,7 @@ class Model:
                 visibility=result.visibility[i],
                 attributes=dict(zip(self.spec.attributes, result.attributes[i].tolist(), strict=True)),
             )
-            for number, i in enumerate(np.flatnonzero(result.score >= least))
+            for number, i in enumerate(rows)
         ]
 
 

@@ -18,10 +18,9 @@ from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
-from edge_kp.geometry import box_area, box_iou, tight_box
-from edge_kp.identity import same_place
+from edge_kp.geometry import tight_box
 from edge_kp.locator import MOST_TILES, ImageLocator, Locator, NetworkLocator
-from edge_kp.looks import look, search_all_turns
+from edge_kp.looks import found, look, present, search_all_turns
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import PoseModel, pose_model
@@ -31,7 +30,6 @@ from edge_kp.types import Array, Detection, HeadPose
 CASCADES = ("auto", "fused", "staged")
 # On a CPU OpenCV crops faster than GridSample; on a GPU every return to the host costs more than the crop.
 FUSED_IS_FASTER = ("tensorrt",)
-DOUBLE = 0.6  # IoU of two results, above which they show the same object
 MOST_THREADS = 4096  # no machine has so many cores
 FARTHEST = 2.0**24  # pixels from the corner of the frame: beyond, float32 leaves pixels out
 
@@ -115,7 +113,8 @@ class Detector:
                 self.locator = NetworkLocator(
                     network("locator"), self.spec.locator_size, self.spec.locator_threshold, tiles
                 )
-            self._networks = opened.pop_all()
+            opened.pop_all()
+        self._networks = [self.cascade, self.locator]
         self._closed = False
         self.schema = self.spec.schema
         self._pose = pose_model(self.schema)
@@ -169,30 +168,16 @@ class Detector:
             return [self.detection(looks.result, i, i) for i in range(len(wanted))]
         looks = run_alone(self, search_all_turns(self, image))
         self.last_seconds = looks.seconds
-        found = self.found(looks.result, looks.least)
-        return [self.detection(looks.result, i, number) for number, i in enumerate(found)]
+        there = self.found(looks.result, looks.least)
+        return [self.detection(looks.result, i, number) for number, i in enumerate(there)]
 
     def found(self, result: CascadeResult, least: Array) -> list[int]:
-        """Which results of a cascade are objects of a frame, largest first: those that reach the score
-        threshold, and of several on the same object the one with the highest score. One of which more is
-        asked must besides neither lie in another object nor hold one.
-
-        Args:
-            least: (M,) score that each must reach besides, see :class:`edge_kp.locator.Located`.
-        """
-        boxes: dict[int, Array] = {}
-        present = [i for i in self.present(result) if result.score[i] >= least[i]]
-        for i in sorted(present, key=lambda i: -float(result.score[i])):
-            box = tight_box(result.keypoints[i])
-            others = boxes.values()
-            doubled = any(box_iou(box, other) > DOUBLE for other in others)
-            if not (doubled or (least[i] > 0 and any(same_place(box, other) for other in others))):
-                boxes[i] = box
-        return sorted(boxes, key=lambda i: -box_area(boxes[i]))
+        """:func:`edge_kp.looks.found` of this model."""
+        return found(self.spec, result, least)
 
     def present(self, result: CascadeResult) -> list[int]:
-        """Which results of a cascade reach the score threshold."""
-        return [i for i, score in enumerate(result.score) if score >= self.spec.score_threshold]
+        """:func:`edge_kp.looks.present` of this model."""
+        return present(self.spec, result)
 
     def detection(
         self, result: CascadeResult, i: int, number: int, keypoints: Array | None = None
@@ -240,7 +225,9 @@ class Detector:
     def close(self) -> None:
         """Free the networks, after the calls in progress; the detector cannot be used again."""
         self._closed = True
-        self._networks.close()
+        with ExitStack() as closing:  # one that fails or refuses keeps none of the others open
+            for network in self._networks:
+                closing.callback(network.close)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

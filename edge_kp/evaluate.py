@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--boxes",
         choices=BOXES,
         default="jitter",
-        help="of the labels, jittered ±10 %% (default) or located",
+        help="of the labels, jittered ±10 %% (default) or located; each is seen once, upright",
     )
     add("--seed", type=natural, default=0, help="of the jitter")
     add("--pixel-mm", type=number(1e-6, 1e6), metavar="MM", help="side of a pixel: tell distances in mm, too")

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
-from edge_kp.geometry import Crop
+from edge_kp.geometry import Crop, box_iou
 from edge_kp.types import Array
 
 MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
@@ -109,7 +109,10 @@ class NetworkLocator(Locator):
         looks = zip(views, crops, out["boxes"], out["score"], strict=True)
         found = [_whole_boxes(threshold, width, height, *look) for look in looks]
         boxes, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        in_part = np.arange(len(score)) >= len(found[0][1])
+        whole, sure = found[0]
+        in_part = np.arange(len(score)) >= len(sure)
+        for box in whole[sure >= self.threshold]:  # the whole frame shows these as well
+            in_part &= [box_iou(box, other) <= DOUBLE for other in boxes]
         likely = np.argsort(-score, kind="stable")[:MOST]
         kept = likely[suppress(boxes[likely])]
         return boxes[kept], score[kept], in_part[kept]

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from edge_kp.cascade_result import CascadeResult, joined
+from edge_kp.geometry import box_area, box_iou, tight_box
+from edge_kp.identity import same_place
 from edge_kp.locator import SURER
-from edge_kp.together import Detect, Locate, Refine, Work
+from edge_kp.modeldir import ModelSpec
+from edge_kp.together import Detect, Locate, Networks, Refine, Work
 from edge_kp.types import Array
-
-if TYPE_CHECKING:
-    from edge_kp.detector import Detector
 
 CERTAIN = 0.995  # score from which the first look is enough, if it moved the crop by no more than
 PLACED = 0.018  # root mean square of the canonical points, sides of the crop
@@ -28,6 +28,33 @@ SETTLED = 0.015  # and by how much the last one may move it
 SURE_TURNED = 0.9999  # score that an object must reach that is not upright, or was not found upright,
 LESS_DOUBT = 0.1  # and how much it may leave of the doubt, 1 - score, that the upright look leaves
 TURNS = (1, 2, 3)  # quarter turns clockwise
+DOUBLE = 0.6  # IoU of two results, above which they show the same object
+
+
+def present(spec: ModelSpec, result: CascadeResult) -> list[int]:
+    """Which results of a cascade reach the model's score threshold."""
+    return [i for i, score in enumerate(result.score) if score >= spec.score_threshold]
+
+
+def found(spec: ModelSpec, result: CascadeResult, least: Array) -> list[int]:
+    """Which results of a cascade are objects of a frame, largest first: those that reach the model's score
+    threshold, and of several on the same object the one with the highest score. One of which more is asked
+    must besides neither lie in another object nor hold one, and so must one beside an object that is turned.
+
+    Args:
+        least: (M,) score that each must reach besides, see :class:`edge_kp.locator.Located`.
+    """
+    boxes: dict[int, Array] = {}
+    there = [i for i in present(spec, result) if result.score[i] >= least[i]]
+    for i in sorted(there, key=lambda i: -float(result.score[i])):
+        box = tight_box(result.keypoints[i])
+        if not any(
+            box_iou(box, other) > DOUBLE
+            or ((least[i] > 0 or least[k] >= np.float32(SURE_TURNED)) and same_place(box, other))
+            for k, other in boxes.items()
+        ):
+            boxes[i] = box
+    return sorted(boxes, key=lambda i: -box_area(boxes[i]))
 
 
 class Looks(NamedTuple):
@@ -44,7 +71,7 @@ class Looks(NamedTuple):
     seconds: dict[str, float]
 
 
-def search(detector: Detector, image: Array, turn: int = 0) -> Work[Looks]:
+def search(networks: Networks, image: Array, turn: int = 0) -> Work[Looks]:
     """What the locator finds in a frame, uint8 BGR (H, W, 3), seen by the stages.
 
     Args:
@@ -54,36 +81,37 @@ def search(detector: Detector, image: Array, turn: int = 0) -> Work[Looks]:
     located = yield Locate(image, turn)
     seconds = time.perf_counter() - start
     turns = [turn] * len(located.boxes)
-    looks = yield from look(detector, image, located.boxes, located.least, turns)
+    looks = yield from look(networks, image, located.boxes, located.least, turns)
     return looks._replace(seconds={"locate": seconds, **looks.seconds})
 
 
-def search_all_turns(detector: Detector, image: Array) -> Work[Looks]:
+def search_all_turns(networks: Networks, image: Array) -> Work[Looks]:
     """:func:`search` in the frame as it is, and until that shows an object for sure, in the frame turned."""
-    seen = [(yield from search(detector, image))]
-    if detector.spec.locator == "network":
+    seen = [(yield from search(networks, image))]
+    if networks.spec.locator == "network":
         for turn in TURNS:
-            if _is_sure(detector, seen[-1]):
+            if _is_sure(networks, seen[-1]):
                 break
-            seen.append((yield from search(detector, image, turn)))
+            seen.append((yield from search(networks, image, turn)))
     seconds = {stage: sum(looks.seconds[stage] for looks in seen) for stage in seen[0].seconds}
     least = np.concatenate([looks.least for looks in seen])
     return Looks(joined([looks.result for looks in seen]), least, seconds)
 
 
-def _is_sure(detector: Detector, looks: Looks) -> bool:
+def _is_sure(networks: Networks, looks: Looks) -> bool:
     """Is an object there that the locator does not doubt, or that leaves hardly a doubt?"""
     score, least = looks.result.score, looks.least
-    found = detector.found(looks.result, least)
-    return any(least[i] == 0 or score[i] >= SURE_TURNED for i in found)
+    there = found(networks.spec, looks.result, least)
+    return any(least[i] == 0 or score[i] >= SURE_TURNED for i in there)
 
 
 def look(
-    detector: Detector,
+    networks: Networks,
     image: Array,
     boxes: Sequence[Array] | Array,
     least: Array | None = None,
     turns: Sequence[int] | None = None,
+    around: bool = True,
 ) -> Work[Looks]:
     """Both stages on boxes of a frame, and again where these leave a doubt.
 
@@ -94,25 +122,28 @@ def look(
     Args:
         least: (M,) score that each box asks for, see :class:`edge_kp.locator.Located`; None asks for none.
         turns: how each is looked at first, see :class:`edge_kp.together.Detect`.
+        around: look in the other turns at what the locator doubts as well.
     """
     least = np.zeros(len(boxes)) if least is None else least
     turns = [0] * len(boxes) if turns is None else turns
     result: CascadeResult = yield Detect(image, boxes, turns)
-    if detector.spec.locator != "network":  # the whole frame is the object, and upright
+    if networks.spec.locator != "network":  # the whole frame is the object, and upright
         return Looks(result, least, result.seconds)
     at = np.array(turns, int)
     enough = np.where(at == 0, CERTAIN, SURE_TURNED)
-    sure = (result.score >= enough) & (_off(detector, result) <= PLACED)
-    worth = (result.score >= HOPELESS) | (least == 0)
+    sure = (result.score >= enough) & (_off(networks, result) <= PLACED)
+    # Stage 2 cannot look at points in one place.
+    worth = ((result.score >= HOPELESS) | (least == 0)) & np.ptp(result.keypoints, axis=1).any(1)
     doubtful = np.flatnonzero(~sure & worth).tolist()
     asks = np.where(at == 0, least, SURE_TURNED)
     if not doubtful:
         return Looks(result, asks, result.seconds)
-    others = [(i, int(at[i] + turn) % 4) for i in doubtful for turn in TURNS]
+    worth_turning = [i for i in doubtful if around or least[i] == 0]
+    others = [(i, int(at[i] + turn) % 4) for i in worth_turning for turn in TURNS]
     turned: CascadeResult = yield Detect(image, [boxes[i] for i, _ in others], [turn for _, turn in others])
     promising = np.flatnonzero(turned.score >= HOPELESS).tolist()
     keypoints = [*result.keypoints[doubtful], *turned.keypoints[promising]]
-    again, settled = yield from _settle(detector, image, keypoints)
+    again, settled = yield from _settle(networks, image, keypoints)
 
     rows = np.arange(len(at))
     candidates: dict[int, list[int]] = {i: [] for i in doubtful}
@@ -124,10 +155,8 @@ def look(
         doubt = 1 - (again.score[own] if settled[own] else result.score[i])
         if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - SURE_TURNED):
             rows[i], asks[i] = len(at) + best, SURE_TURNED
-        elif settled[own]:
+        elif settled[own] and (result.score[i] >= networks.spec.score_threshold or again.score[own] >= SURER):
             rows[i] = len(at) + own
-            if result.score[i] < detector.spec.score_threshold:  # which it did not reach at first
-                asks[i] = max(asks[i], SURER)
         elif asks[i] > 0:
             asks[i] = np.inf
     spent = {stage: sum(part.seconds[stage] for part in (result, turned, again)) for stage in result.seconds}
@@ -135,21 +164,21 @@ def look(
 
 
 def _settle(
-    detector: Detector, image: Array, keypoints: Sequence[Array]
+    networks: Networks, image: Array, keypoints: Sequence[Array]
 ) -> Work[tuple[CascadeResult, Array]]:
     """Stage 2 on (N, 2) keypoints of M objects, once more on those that it moves, and (M,) bool: did it leave
     them in their place at last?"""
     first: CascadeResult = yield Refine(image, keypoints)
-    off = _off(detector, first)
+    off = _off(networks, first)
     moved = np.flatnonzero(off > MOVED)
     second: CascadeResult = yield Refine(image, first.keypoints[moved])
-    off[moved] = _off(detector, second)
+    off[moved] = _off(networks, second)
     rows = np.arange(len(off))
     rows[moved] = len(off) + np.arange(len(moved))
     return joined([first, second]).take(rows), off <= SETTLED
 
 
-def _off(detector: Detector, result: CascadeResult) -> Array:
+def _off(networks: Networks, result: CascadeResult) -> Array:
     """(M,) how far the crops that stage 2 saw were off those that its keypoints ask for, see PLACED."""
-    distance = detector.cascade.alignment.distance
+    distance = networks.cascade.alignment.distance
     return np.array([distance(*pair) for pair in zip(result.transforms, result.wanted, strict=True)])

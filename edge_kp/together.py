@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from edge_kp.cascade import Cascade
 from edge_kp.cascade_result import CascadeResult
+from edge_kp.locator import Locator
+from edge_kp.modeldir import ModelSpec
 from edge_kp.types import Array, Detection
 
-if TYPE_CHECKING:  # which searches a single picture by these steps as well
-    from edge_kp.detector import Detector
+
+class Networks(Protocol):
+    """What answers requests: a detector, or what else runs the networks of one."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def cascade(self) -> Cascade: ...
+
+    @property
+    def locator(self) -> Locator: ...
 
 
 class Locate(NamedTuple):
@@ -47,7 +60,7 @@ Work = Generator[Request, Any, T]
 Steps = Work[list[Detection]]
 
 
-def run_together(detector: Detector, works: Sequence[Work[T]]) -> list[T | Exception]:
+def run_together(networks: Networks, works: Sequence[Work[T]]) -> list[T | Exception]:
     """What each work returns, its requests answered in batches with those of the others.
 
     A work that fails, or whose requests cannot be answered, gives its exception instead; the others go on.
@@ -70,29 +83,29 @@ def run_together(detector: Detector, works: Sequence[Work[T]]) -> list[T | Excep
         go_on(number, None)
     while asked:
         waiting, asked = asked, {}
-        for number, answer in _answers(detector, waiting).items():
+        for number, answer in _answers(networks, waiting).items():
             go_on(number, answer)
     return [done[number] for number in range(len(works))]
 
 
-def run_alone(detector: Detector, work: Work[T]) -> T:
+def run_alone(networks: Networks, work: Work[T]) -> T:
     """What one work returns; what it raises is raised."""
-    (found,) = run_together(detector, [work])
+    (found,) = run_together(networks, [work])
     if isinstance(found, Exception):
         raise found
     return found
 
 
-def _answers(detector: Detector, asked: dict[int, Request]) -> dict[int, Any]:
+def _answers(networks: Networks, asked: dict[int, Request]) -> dict[int, Any]:
     """Number of a work → the answer to its request, or what kept it from one."""
     answers: dict[int, Any] = {}
     groups: dict[type, dict[int, Any]] = {Locate: {}, Detect: {}, Refine: {}}
     for number, request in asked.items():
         groups[type(request)][number] = request
     for number, request in groups[Locate].items():
-        answers |= _asked(partial(_located, detector), {number: request})
-    answers |= _asked(partial(_detected, detector), groups[Detect])
-    answers |= _asked(partial(_refined, detector), groups[Refine])
+        answers |= _asked(partial(_located, networks), {number: request})
+    answers |= _asked(partial(_detected, networks), groups[Detect])
+    answers |= _asked(partial(_refined, networks), groups[Refine])
     return answers
 
 
@@ -109,21 +122,21 @@ def _asked(ask: Callable[[dict[int, Any]], dict[int, Any]], group: dict[int, Any
     return answers
 
 
-def _located(detector: Detector, group: dict[int, Any]) -> dict[int, Any]:
-    return {number: detector.locator(*request) for number, request in group.items()}
+def _located(networks: Networks, group: dict[int, Any]) -> dict[int, Any]:
+    return {number: networks.locator(*request) for number, request in group.items()}
 
 
-def _detected(detector: Detector, group: dict[int, Detect]) -> dict[int, Any]:
+def _detected(networks: Networks, group: dict[int, Detect]) -> dict[int, Any]:
     boxes = [box for request in group.values() for box in request.boxes]
     turns = [turn for request in group.values() for turn in request.turns or [0] * len(request.boxes)]
     counts = [len(request.boxes) for request in group.values()]
-    return _parts(detector.cascade.detect_each(_frames(group, counts), boxes, turns), group, counts)
+    return _parts(networks.cascade.detect_each(_frames(group, counts), boxes, turns), group, counts)
 
 
-def _refined(detector: Detector, group: dict[int, Refine]) -> dict[int, Any]:
+def _refined(networks: Networks, group: dict[int, Refine]) -> dict[int, Any]:
     keypoints = [points for request in group.values() for points in request.keypoints]
     counts = [len(request.keypoints) for request in group.values()]
-    return _parts(detector.cascade.refine_each(_frames(group, counts), keypoints), group, counts)
+    return _parts(networks.cascade.refine_each(_frames(group, counts), keypoints), group, counts)
 
 
 def _frames(group: Mapping[int, Detect | Refine], counts: Sequence[int]) -> list[Array]:

@@ -11,8 +11,8 @@ import pytest
 from edge_kp import Detector
 from edge_kp.each_frame import EachFrame
 from edge_kp.geometry import box_iou, tight_box
-from edge_kp.locator import Located
-from edge_kp.looks import look, search, search_all_turns
+from edge_kp.locator import ImageLocator, Located
+from edge_kp.looks import SURE_TURNED, look, search, search_all_turns
 from edge_kp.modeldir import SHIPPED
 from edge_kp.together import Detect, Locate, run_alone, run_together
 from edge_kp.tracker import Tracker
@@ -159,6 +159,115 @@ def test_what_is_found_in_a_turned_frame_must_be_right_beyond_doubt(detector, fr
     assert np.isinf(looks.least).all()
 
 
+def test_points_in_one_place_cost_the_other_boxes_nothing(detector, frames, monkeypatch):
+    (face,) = detector.detect(frames[0])
+    detect_each = detector.cascade.detect_each
+
+    def collapsed(images, boxes, turns):
+        result = detect_each(images, boxes, turns)
+        points, score = result.keypoints.copy(), result.score.copy()
+        points[1:], score[1:] = 50, 0
+        return replace(result, keypoints=points, score=score)
+
+    monkeypatch.setattr(detector.cascade, "detect_each", collapsed)
+    found = detector.detect(frames[0], [face.box, [10, 10, 60, 60]])
+    assert [d.score > 0.9 for d in found] == [True, False]
+
+
+@pytest.mark.parametrize(("later", "told"), [(0.9, 0.3), (0.99, 0.99)])
+def test_what_stage_1_denies_stage_2_must_be_sure_of(detector, frames, monkeypatch, later, told):
+    class Denied(Shaken):
+        def detect_each(self, images, boxes, turns):
+            result = super().detect_each(images, boxes, turns)
+            return replace(result, score=np.minimum(result.score, np.float32(0.3)))
+
+        def refine_each(self, images, keypoints):
+            result = super().refine_each(images, keypoints)
+            return replace(result, score=np.full_like(result.score, later))
+
+    (face,) = detector.detect(frames[0])
+    monkeypatch.setattr(detector, "cascade", Denied(detector.cascade, 0))
+    (found,) = detector.detect(frames[0], [face.box])
+    assert found.score == pytest.approx(told)
+
+
+def test_beside_a_turned_object_nothing_else_is_in_its_place(detector, frames):
+    (face,) = detector.detect(frames[0])
+    result = detector.cascade(frames[0], [face.box] * 2)
+    part = result.keypoints.copy()
+    part[1] = part[1].mean(0) + 0.5 * (part[1] - part[1].mean(0))
+    result = replace(result, keypoints=part, score=np.float32([0.99995, 0.99]))
+    assert detector.found(result, np.zeros(2)) == [0, 1]
+    assert detector.found(result, np.float32([SURE_TURNED, 0])) == [0]
+
+
+def asked_of(detector, frames, monkeypatch):
+    """Quarter turns of each look of both stages, frame by frame."""
+    turned_looks, detect_each = [], detector.cascade.detect_each
+
+    def watched(images, boxes, turns):
+        turned_looks[-1] += list(turns or [0] * len(boxes))
+        return detect_each(images, boxes, turns)
+
+    monkeypatch.setattr(detector.cascade, "detect_each", watched)
+    tracker = Tracker(detector)
+    for frame in frames:
+        turned_looks.append([])
+        tracker.update(frame)
+    return turned_looks
+
+
+def test_with_nothing_in_sight_turned_looks_are_taken_in_every_third_frame(detector, frames, monkeypatch):
+    frame = cv2.resize(random_texture(64, np.random.default_rng(1)), (320, 240))
+    located = Located(np.float32([[40, 40, 200, 200]]), np.float32([0.9]))
+    monkeypatch.setattr(detector, "locator", lambda *_: located)
+    monkeypatch.setattr(detector, "cascade", Half(detector.cascade))
+    looks = asked_of(detector, [frame] * 7, monkeypatch)
+    assert [any(turns) for turns in looks] == [True, False, False, True, False, False, True]
+
+
+class Half(Shaken):
+    """Nothing that it sees is quite an object."""
+
+    def __init__(self, cascade):
+        super().__init__(cascade, 0)
+        self.mean_shape = cascade.mean_shape
+
+    def detect_each(self, images, boxes, turns):
+        result = self._cascade.detect_each(images, boxes, turns)
+        return replace(result, score=np.full_like(result.score, 0.5))
+
+    def refine_each(self, images, keypoints):
+        result = self._cascade.refine_each(images, keypoints)
+        return replace(result, score=np.full_like(result.score, 0.5))
+
+
+def test_a_model_without_a_locator_looks_at_no_frame_turned(detector, frames, monkeypatch):
+    spec = replace(detector.spec, locator="image", locator_size=0, locator_threshold=0.0)
+    monkeypatch.setattr(detector, "spec", spec)
+    monkeypatch.setattr(detector, "locator", ImageLocator())
+    looks = asked_of(detector, [np.zeros_like(frames[0])] * 7, monkeypatch)
+    assert [turns for turns in looks if turns] == [[0]] * 7
+
+
+def test_a_turned_object_that_is_followed_needs_the_threshold_alone(detector, frames, monkeypatch):
+    tracker = Tracker(detector, track="full", smooth="off", locate_every=1000)
+    for frame in frames[:20]:
+        before = tracker.update(turned(frame, 1))
+    assert len(before) == 1
+
+    class Less(Shaken):
+        def detect_each(self, images, boxes, turns):
+            result = self._cascade.detect_each(images, boxes, turns)
+            return replace(result, score=np.float32(0.9) * result.score)
+
+    monkeypatch.setattr(detector, "cascade", Less(detector.cascade, 0))
+    nothing = Located(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    monkeypatch.setattr(detector, "locator", lambda *_: nothing)
+    for frame in frames[20:]:
+        assert [d.id for d in tracker.update(turned(frame, 1))] == [before[0].id]
+
+
 @pytest.mark.parametrize("track", ["fast", "full"])
 def test_a_video_upside_down_is_followed(detector, frames, track):
     """Within a few frames, also where the astronaut's suit looks like a face that stands upright."""
@@ -192,3 +301,16 @@ def test_a_locator_looks_at_the_frame_turned_and_tells_of_it_as_it_is(detector, 
         expected = np.concatenate([expected.min(1), expected.max(1)], 1)
         np.testing.assert_allclose(located, expected, atol=1e-3)
     assert box_iou(boxes[0], detector.detect(frame)[0].box) > 0.5
+
+
+def test_what_the_whole_frame_shows_for_sure_parts_of_it_do_not_put_in_doubt(frames):
+    frame = cv2.resize(frames[0], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    scores = []
+    for tiles in (1, 3):
+        with Detector("face68", backend="onnxruntime", precision="fp16", threads=1, tiles=tiles) as detector:
+            (box,), (score,) = detector.locator.search(frame)
+            located = detector.locator(frame)
+        overlap = [box_iou(box, other) for other in located.boxes]
+        assert located.least[int(np.argmax(overlap))] == 0
+        scores.append(score)
+    assert scores[1] > scores[0]  # it is a part's box that is told

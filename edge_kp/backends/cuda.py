@@ -107,6 +107,12 @@ class Device(ABC):
             BackendError: the work cannot be captured, or the library has no graphs.
         """
 
+    def refuse_other_threads(self) -> None:  # noqa: B027 - most libraries serve every thread
+        """
+        Raises:
+            BackendError: the device serves the thread that opened it alone, and this is another.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Free all memory and the stream; a second call does nothing."""
@@ -266,7 +272,7 @@ class PycudaDevice(Device):
     @contextmanager
     def _told(self, doing: str, asked: str = "memory") -> Iterator[None]:
         """CUDA's errors as one line; ``asked`` tells what memory is wanted."""
-        self._refuse_other_threads()
+        self.refuse_other_threads()
         try:
             yield
         except self._cuda.MemoryError as error:
@@ -311,7 +317,7 @@ class PycudaDevice(Device):
     def capture(self, work: Callable[[], None]) -> Graph:
         raise BackendError("pycuda has no CUDA graphs: pip install cuda-python")
 
-    def _refuse_other_threads(self) -> None:
+    def refuse_other_threads(self) -> None:
         if threading.get_ident() != self._thread:
             raise BackendError(
                 "pycuda's context belongs to the thread that made the detector: use and close it there, or"
@@ -319,7 +325,7 @@ class PycudaDevice(Device):
             )
 
     def close(self) -> None:
-        self._refuse_other_threads()
+        self.refuse_other_threads()
         self._stream, self._events = None, []  # pycuda frees what nothing names, with the context still there
         self._open.close()
 

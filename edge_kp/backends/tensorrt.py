@@ -168,9 +168,11 @@ class TensorRTBackend(Backend):
             self._close()
 
     def _close(self) -> None:
-        device, self._device = self._device, None
+        device = self._device
         if device is None:
             return
+        device.refuse_other_threads()
+        self._device = None
         with suppress(BackendError):  # the run that failed has told it; all is freed nevertheless
             device.synchronize()
         try:

@@ -301,6 +301,19 @@ def test_time_on_the_gpu_leaves_the_copies_out(backend, log):
 # ---- closing --------------------------------------------------------------------------------------------
 
 
+def test_a_close_that_a_library_refuses_to_another_thread_loses_nothing(backend, trt, monkeypatch):
+    def refuse():
+        raise BackendError("belongs to another thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trt.device, "refuse_other_threads", refuse)
+        with pytest.raises(BackendError, match="another thread"):
+            backend.close()
+    assert backend.run(images(1))["score"].shape == (1,)
+    backend.close()
+    assert trt.log[-1] == "device closed"
+
+
 def test_closing_frees_from_the_last_to_the_first_and_once(engine, network, log):
     backend = TensorRTBackend(engine, network, "fp32")
     backend.run(images(1))
