@@ -50,14 +50,20 @@ class Search:
         just_lost = any(clock.now - t.lost <= SEARCH_FOR_S for t in lost)
         return regular or (again and just_lost)
 
-    def turn(self, tracks: Sequence[Track], clock: FrameClock) -> int:
-        """By how many quarter turns the locator is to see this frame turned as well; 0: it need not.
+    def turns(self, clock: FrameClock, fresh: bool) -> Sequence[int]:
+        """By how many quarter turns the locator is to see this frame as well, if nothing in it is clear.
 
-        That is for objects that lie on their side or stand on their head: of those in sight none is clear, or
-        there is none, as in a picture that is not upright.
+        Args:
+            fresh: is it the first frame, or the first of another size, as of another photo?
         """
-        searched = all(t.doubt is not None and clock.now - t.doubt <= SEARCH_FOR_S for t in tracks)
-        return TURNS[clock.frame // TURNED_EVERY % 3] if searched and clock.frame % TURNED_EVERY == 0 else 0
+        if fresh:
+            return TURNS
+        return [TURNS[clock.frame // TURNED_EVERY % 3]] if clock.frame % TURNED_EVERY == 0 else []
+
+    def is_clear(self, tracks: Sequence[Track], clock: FrameClock) -> bool:
+        """Is an object in sight that is seen clearly, or has been in doubt for long? Else what is there may
+        lie on its side or stand on its head."""
+        return any(t.doubt is None or clock.now - t.doubt > SEARCH_FOR_S for t in tracks)
 
 
 def worth_a_look(

@@ -83,6 +83,7 @@ class Tracker:
         self._clock = FrameClock()
         self._upset = False  # has an object been lost, or jumped, in this frame?
         self._shape: tuple[int, ...] = ()
+        self._fresh = True  # is this the first frame of its size?
         self._lock = threading.Lock()
 
     def update(self, image: Array, time_s: float | None = None) -> list[Detection]:
@@ -103,7 +104,8 @@ class Tracker:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`; for one thread."""
         check_image(image)
         time_s = None if time_s is None else as_number("time_s", time_s)
-        if image.shape != self._shape:
+        self._fresh = image.shape != self._shape
+        if self._fresh:
             # Another photo, or a camera that changed its mode: nothing carries over.
             self._shape, self._tracks = image.shape, []
             self._memory.clear()
@@ -116,9 +118,10 @@ class Tracker:
             self._keep((yield from self._follow(image, dt)), dt)
             if self._search.due(self._tracks, self._memory.lost, self._clock, self._upset):
                 yield from self._look_around(image)
-            turn = self._search.turn(self._tracks, self._clock)
-            if turn and self.detector.spec.locator == "network":
-                yield from self._look_around(image, turn)
+            if self.detector.spec.locator == "network":
+                for turn in self._search.turns(self._clock, self._fresh):
+                    if not self._search.is_clear(self._tracks, self._clock):
+                        yield from self._look_around(image, turn)
         return [t.shown for t in self._tracks]
 
     def _lose_sight(self) -> None:
@@ -233,7 +236,7 @@ class Tracker:
             return
         boxes = [*(box for box, _ in new), *(box for _, box in moved)]
         asked = np.array([*(least for _, least in new), *(0 for _ in moved)])
-        around = self._clock.frame % TURNED_EVERY == 0
+        around = self._fresh or self._clock.frame % TURNED_EVERY == 0
         looks = self._timed(
             (yield from look(self.detector, image, boxes, asked, [turn] * len(boxes), around=around))
         )

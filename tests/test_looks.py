@@ -286,8 +286,22 @@ def test_a_video_upside_down_is_followed(detector, frames, track):
 def test_a_video_on_its_side_is_followed(detector, frames):
     tracker = Tracker(detector, smooth="off")
     found = [tracker.update(turned(frame, 1)) for frame in frames]
-    assert {d.id for told in found for d in told} == {1}
-    assert all(found[9:])
+    assert [[d.id for d in told] for told in found] == [[1]] * len(frames)
+
+
+def test_photos_of_different_sizes_are_searched_turned_at_once(detector, frames):
+    tracker = Tracker(detector)
+    for i, quarters in enumerate((0, 1, 2, 3)):
+        photo = frames[0][: 460 - 10 * i]
+        assert len(tracker.update(turned(photo, quarters))) == 1
+
+
+def test_who_turns_up_lying_is_found_within_nine_frames(detector, frames):
+    lying = turned(frames[0], 1)
+    tracker = Tracker(detector)
+    found = [tracker.update(image) for image in [np.zeros_like(lying)] * 4 + [lying] * 9]
+    assert not any(found[:4])
+    assert any(found[4:])
 
 
 def test_a_locator_looks_at_the_frame_turned_and_tells_of_it_as_it_is(detector, frames):
