@@ -15,7 +15,7 @@ from edge_kp.detector import Detector
 from edge_kp.geometry import quarter_turns, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
 from edge_kp.looks import Looks, look
-from edge_kp.search import TURNED_EVERY, Search, astray, worth_a_look
+from edge_kp.search import Search, astray, worth_a_look
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
 from edge_kp.types import Array, Detection
@@ -174,26 +174,20 @@ class Tracker:
                         del sights[i]
             far = [i for i in range(len(tracks)) if i not in sights]
         if far:
-            result, present_far = yield from self._detect(image, [expected[i] for i in far])
+            wanted = [self._alignment.to_shape(expected[i]) for i in far]
+            boxes, turns = [tight_box(expected[i]) for i in far], [quarter_turns(matrix) for matrix in wanted]
+            result = self._timed((yield Detect(image, boxes, turns)))
             jumped = []
-            for k in present_far:
+            for k in self.detector.present(result):
                 i = far[k]
                 sights[i] = Sight(result, k)
-                wanted = self._alignment.to_shape(expected[i])
-                tracks[i].jumped = self._alignment.distance(wanted, result.wanted[k]) > FAR
+                tracks[i].jumped = self._alignment.distance(wanted[k], result.wanted[k]) > FAR
                 jumped += [i] if tracks[i].jumped else []
             if jumped:
                 # Who it is shows in a crop that lies well, and that from a box a jump away may not.
                 result = self._timed((yield Refine(image, [sights[i].keypoints for i in jumped])))
                 sights |= {jumped[k]: Sight(result, k) for k in self.detector.present(result)}
         return [(tracks[i], sights[i]) for i in sorted(sights)]
-
-    def _detect(self, image: Array, expected: list[Array]) -> Work[tuple[CascadeResult, list[int]]]:
-        """Both stages where keypoints are expected, and which of them show an object."""
-        boxes = [tight_box(points) for points in expected]
-        turns = [quarter_turns(self._alignment.to_shape(points)) for points in expected]
-        result = self._timed((yield Detect(image, boxes, turns)))
-        return result, self.detector.present(result)
 
     def _keep(self, seen: list[tuple[Track, Sight]], dt: float) -> None:
         """Take over what was seen; of two tracks on one object the one that it looks like stays.
@@ -236,7 +230,7 @@ class Tracker:
             return
         boxes = [*(box for box, _ in new), *(box for _, box in moved)]
         asked = np.array([*(least for _, least in new), *(0 for _ in moved)])
-        around = self._fresh or self._clock.frame % TURNED_EVERY == 0
+        around = bool(self._search.turns(self._clock, self._fresh))
         looks = self._timed(
             (yield from look(self.detector, image, boxes, asked, [turn] * len(boxes), around=around))
         )

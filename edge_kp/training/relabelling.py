@@ -85,9 +85,8 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
             alone = alone and sample.use_background and not sample.others
             continue
         write_photo(out / name, image)
-        size = (image.shape[1], image.shape[0])
-        hidden, more = sample.visible == 0, (sample.others, sample.use_background)
-        labelled.append(Labelled(name, size, keypoints, hidden, *more))
+        size, hidden = (image.shape[1], image.shape[0]), sample.visible == 0
+        labelled.append(Labelled(name, size, keypoints, hidden, sample.others, sample.use_background))
     if labelled:
         write_coco(out / LABELS, schema, labelled)
     else:
