@@ -12,9 +12,9 @@ from edge_kp.arguments import as_count, as_number, as_seconds, check_image
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.clock import FRAME_S, FrameClock
 from edge_kp.detector import Detector
-from edge_kp.geometry import quarter_turns, tight_box
+from edge_kp.geometry import box_iou, quarter_turns, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
-from edge_kp.looks import Looks, look
+from edge_kp.looks import SURE_TURNED, Looks, look
 from edge_kp.search import Search, astray, worth_a_look
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
@@ -30,6 +30,7 @@ NEARLY = 0.004  # beyond, stage 2 looks again
 FAR = 0.05  # beyond, the whole cascade does
 
 SURE = 0.8  # score that a newcomer must reach; one that is followed needs the model's threshold alone
+AGAIN = 0.1  # IoU of what is seen in two frames running, above which it may be one object that moves
 HORIZON_S = 0.25  # keypoints are foretold no further than this
 
 
@@ -82,6 +83,8 @@ class Tracker:
         self._memory = Memory(as_seconds("remember", remember))
         self._clock = FrameClock()
         self._upset = False  # has an object been lost, or jumped, in this frame?
+        self._flashes: list[Array] = []  # boxes of what this frame shows and the locator doubts
+        self._flashed: list[Array] = []  # those of the frame before
         self._shape: tuple[int, ...] = ()
         self._fresh = True  # is this the first frame of its size?
         self._lock = threading.Lock()
@@ -111,12 +114,14 @@ class Tracker:
             self._memory.clear()
         dt = self._clock.tick(time_s)
         self.last_timings = {"locate": 0.0, "stage1": 0.0, "stage2": 0.0}
+        self._flashed, self._flashes = self._flashes, []
         if self.detector.spec.box_rule == "image":
             yield from self._whole_image(image, dt)
         else:
             self._lose_sight()
             self._keep((yield from self._follow(image, dt)), dt)
-            if self._search.due(self._tracks, self._memory.lost, self._clock, self._upset):
+            upset = self._upset or bool(self._flashed)
+            if self._search.due(self._tracks, self._memory.lost, self._clock, upset):
                 yield from self._look_around(image)
             if self.detector.spec.locator == "network":
                 for turn in self._search.turns(self._clock, self._fresh):
@@ -241,7 +246,7 @@ class Tracker:
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.at for t in self._tracks]
         tried = zip(sights[: len(new)], looks.least.tolist()[: len(new)], strict=True)
-        newcomers = [sight for sight, least in tried if self._counts(sight, least)]
+        newcomers = [s for s, least in tried if self._counts(s, least) and not self._flashes_up(s, least)]
         self._tracks += [self._new(sight) for sight in distinct(newcomers, taken)[:free]]
         self._tracks.sort(key=lambda t: t.id)
 
@@ -269,6 +274,14 @@ class Tracker:
         """
         enough = max(SURE, self.detector.spec.score_threshold, least)
         return sight.score >= enough and (least == 0 or sight.clear or not self._memory.lost)
+
+    def _flashes_up(self, sight: Sight, least: float) -> bool:
+        """May it be nothing? What the locator doubts must be seen in two frames running, or leave hardly a
+        doubt: in a video things look like an object for a frame. Among photos there is no next frame."""
+        if least == 0 or sight.score >= SURE_TURNED or self._fresh:
+            return False
+        self._flashes.append(sight.box)
+        return all(box_iou(sight.box, box) < AGAIN for box in self._flashed)
 
     def _timed(self, result: Seen) -> Seen:
         for stage, seconds in result.seconds.items():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge_kp import Detector, Tracker
+from edge_kp import tracker as tracker_module
 from edge_kp.each_frame import EachFrame
 from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou, invert, transform_points
@@ -317,6 +318,60 @@ def test_a_newcomer_that_the_locator_doubts_must_be_surer(detector, frames, monk
         )
         for follower in (Tracker(detector), EachFrame(detector)):
             assert len(follower.update(frames[40])) == count
+
+
+@pytest.mark.parametrize("step", [1, 3, 10])
+def test_nothing_but_the_face_is_told_in_any_frame(frames, step):
+    """In single frames a space shuttle and the collar of a suit look like a covered face."""
+    with Detector("face68", backend="onnxruntime", precision="fp32", threads=1) as detector:
+        tracker = Tracker(detector)
+        told = {d.id for i in range(0, 170, step) for d in tracker.update(frames[i], i / 30)}
+    assert told == {1}
+
+
+@pytest.mark.parametrize(
+    ("least", "counts"), [(0.98, [0, 1]), (0.0, [1, 1])], ids=["doubted", "sure"]
+)  # objects told in the first two frames that show it
+def test_what_the_locator_doubts_must_be_seen_in_two_frames_running(
+    detector, frames, monkeypatch, least, counts
+):
+    """Unless the stages leave hardly a doubt, or it is a first frame, which may be a photo."""
+    (face,) = detector.detect(frames[0])
+    located = Located(face.box[None], np.float32([least]))
+    monkeypatch.setattr(detector, "locator", lambda *_: located)
+    monkeypatch.setattr(tracker_module, "SURE_TURNED", 1.1)
+    empty, shown = np.full_like(frames[0], 90), frames[0]
+    assert len(Tracker(detector).update(shown)) == 1
+    tracker = Tracker(detector)
+    assert [len(tracker.update(image)) for image in (empty, shown, shown)] == [0, *counts]
+    tracker = Tracker(detector)
+    assert [len(tracker.update(image)) for image in (empty, shown, empty, shown)] == [
+        0,
+        counts[0],
+        0,
+        counts[0],
+    ]
+    monkeypatch.undo()
+    monkeypatch.setattr(detector, "locator", lambda *_: located)
+    tracker = Tracker(detector)
+    assert [len(tracker.update(image)) for image in (empty, shown)] == [0, 1]
+
+
+def test_a_doubted_newcomer_is_looked_for_in_the_next_frame(detector, frames, monkeypatch):
+    """However seldom the locator is asked while another is followed."""
+    both = [np.hstack([image, image[:, ::-1]]) for image in frames[20:26]]
+    one = [np.hstack([image, np.zeros_like(image)]) for image in frames[20:26]]
+    tracker = Tracker(detector, locate_every=3)
+    locate = detector.locator
+
+    def doubting(image, turn=0):
+        boxes, least = locate(image, turn)
+        return Located(boxes, np.where(boxes[:, 0] > 640, np.float32(0.98), least))
+
+    monkeypatch.setattr(detector, "locator", doubting)
+    monkeypatch.setattr(tracker_module, "SURE_TURNED", 1.1)
+    found = [len(tracker.update(image)) for image in [*one[:3], *both[3:]]]
+    assert found == [1, 1, 1, 1, 2, 2]
 
 
 def test_who_comes_out_of_a_cover_is_nobody_new(detector, frames, monkeypatch):
