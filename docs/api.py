@@ -29,6 +29,7 @@ MODULES = (
     "edge_kp.overlay",
     "edge_kp.templates",
     "edge_kp.modeldir",
+    "edge_kp.look_rules",
     "edge_kp.parity",
     "edge_kp.backends",
     "edge_kp.backends.base",

@@ -27,6 +27,7 @@ them, are behind the commands (`edge-kp --help`) and may change.
 - `edge_kp.overlay`: detections drawn onto a picture
 - `edge_kp.templates`: the bank of the shape prior
 - `edge_kp.modeldir`: model folders
+- `edge_kp.look_rules`: when an object is looked at again, and turned
 - `edge_kp.parity`: networks held against their stored results
 - `edge_kp.backends`: what runs the networks
 - `edge_kp.backends.base`: what a backend is

@@ -20,13 +20,9 @@ from edge_kp.modeldir import ModelSpec
 from edge_kp.together import Detect, Locate, Networks, Refine, Work
 from edge_kp.types import Array
 
-CERTAIN = 0.995  # score from which the first look is enough, if it moved the crop by no more than
-PLACED = 0.018  # root mean square of the canonical points, sides of the crop
 HOPELESS = 0.1  # score below which nobody looks again, unless the box is sure to hold an object
-MOVED = 0.006  # by how much, measured likewise, a second look moves the crop for there to be a third
-SETTLED = 0.015  # and by how much the last one may move it
-SURE_TURNED = 0.9999  # score that an object must reach that is not upright, or was not found upright,
-LESS_DOUBT = 0.1  # and how much it may leave of the doubt, 1 - score, that the upright look leaves
+MOVED = 0.4  # of the distance at which a look counts as settled: beyond, there is a third
+LESS_DOUBT = 0.1  # how much a turned look may leave of the doubt, 1 - score, that the upright one leaves
 TURNS = (1, 2, 3)  # quarter turns clockwise
 DOUBLE = 0.6  # IoU of two results, above which they show the same object
 
@@ -34,6 +30,11 @@ DOUBLE = 0.6  # IoU of two results, above which they show the same object
 def present(spec: ModelSpec, result: CascadeResult) -> list[int]:
     """Which results of a cascade reach the model's score threshold."""
     return [i for i, score in enumerate(result.score) if score >= spec.score_threshold]
+
+
+def looks_turned(spec: ModelSpec) -> bool:
+    """Are boxes and frames looked at turned as well?"""
+    return spec.locator == "network" and spec.looks.turned < 1
 
 
 def found(spec: ModelSpec, result: CascadeResult, least: Array) -> list[int]:
@@ -50,7 +51,7 @@ def found(spec: ModelSpec, result: CascadeResult, least: Array) -> list[int]:
         box = tight_box(result.keypoints[i])
         if not any(
             box_iou(box, other) > DOUBLE
-            or ((least[i] > 0 or least[k] >= np.float32(SURE_TURNED)) and same_place(box, other))
+            or ((least[i] > 0 or least[k] >= np.float32(spec.looks.turned)) and same_place(box, other))
             for k, other in boxes.items()
         ):
             boxes[i] = box
@@ -88,7 +89,7 @@ def search(networks: Networks, image: Array, turn: int = 0) -> Work[Looks]:
 def search_all_turns(networks: Networks, image: Array) -> Work[Looks]:
     """:func:`search` in the frame as it is, and until that shows an object for sure, in the frame turned."""
     seen = [(yield from search(networks, image))]
-    if networks.spec.locator == "network":
+    if looks_turned(networks.spec):
         for turn in TURNS:
             if _is_sure(networks, seen[-1]):
                 break
@@ -102,7 +103,7 @@ def _is_sure(networks: Networks, looks: Looks) -> bool:
     """Is an object there that the locator does not doubt, or that leaves hardly a doubt?"""
     score, least = looks.result.score, looks.least
     there = found(networks.spec, looks.result, least)
-    return any(least[i] == 0 or score[i] >= SURE_TURNED for i in there)
+    return any(least[i] == 0 or score[i] >= networks.spec.looks.turned for i in there)
 
 
 def look(
@@ -127,23 +128,24 @@ def look(
     least = np.zeros(len(boxes)) if least is None else least
     turns = [0] * len(boxes) if turns is None else turns
     result: CascadeResult = yield Detect(image, boxes, turns)
+    rules = networks.spec.looks
     if networks.spec.locator != "network":  # the whole frame is the object, and upright
         return Looks(result, least, result.seconds)
     at = np.array(turns, int)
-    enough = np.where(at == 0, CERTAIN, SURE_TURNED)
-    sure = (result.score >= enough) & (_off(networks, result) <= PLACED)
+    enough = np.where(at == 0, rules.certain, rules.turned)
+    sure = (result.score >= enough) & (off_place(networks, result) <= rules.placed)
     # Stage 2 cannot look at points in one place.
     worth = ((result.score >= HOPELESS) | (least == 0)) & np.ptp(result.keypoints, axis=1).any(1)
     doubtful = np.flatnonzero(~sure & worth).tolist()
-    asks = np.where(at == 0, least, SURE_TURNED)
+    asks = np.where(at == 0, least, rules.turned)
     if not doubtful:
         return Looks(result, asks, result.seconds)
-    worth_turning = [i for i in doubtful if around or least[i] == 0]
+    worth_turning = [i for i in doubtful if looks_turned(networks.spec) and (around or least[i] == 0)]
     others = [(i, int(at[i] + turn) % 4) for i in worth_turning for turn in TURNS]
     turned: CascadeResult = yield Detect(image, [boxes[i] for i, _ in others], [turn for _, turn in others])
     promising = np.flatnonzero(turned.score >= HOPELESS).tolist()
     keypoints = [*result.keypoints[doubtful], *turned.keypoints[promising]]
-    again, settled = yield from _settle(networks, image, keypoints)
+    again, settled = yield from settle(networks, image, keypoints)
 
     rows = np.arange(len(at))
     candidates: dict[int, list[int]] = {i: [] for i in doubtful}
@@ -153,8 +155,8 @@ def look(
     for own, i in enumerate(doubtful):
         best = max(candidates[i], key=again.score.__getitem__, default=None)
         doubt = 1 - (again.score[own] if settled[own] else result.score[i])
-        if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - SURE_TURNED):
-            rows[i], asks[i] = len(at) + best, SURE_TURNED
+        if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - rules.turned):
+            rows[i], asks[i] = len(at) + best, rules.turned
         elif settled[own] and (result.score[i] >= networks.spec.score_threshold or again.score[own] >= SURER):
             rows[i] = len(at) + own
         elif asks[i] > 0:
@@ -163,22 +165,22 @@ def look(
     return Looks(joined([result, again]).take(rows), asks.astype(np.float32), spent)
 
 
-def _settle(
-    networks: Networks, image: Array, keypoints: Sequence[Array]
-) -> Work[tuple[CascadeResult, Array]]:
+def settle(networks: Networks, image: Array, keypoints: Sequence[Array]) -> Work[tuple[CascadeResult, Array]]:
     """Stage 2 on (N, 2) keypoints of M objects, once more on those that it moves, and (M,) bool: did it leave
     them in their place at last?"""
+    settled = networks.spec.looks.settled
     first: CascadeResult = yield Refine(image, keypoints)
-    off = _off(networks, first)
-    moved = np.flatnonzero(off > MOVED)
+    off = off_place(networks, first)
+    moved = np.flatnonzero(off > MOVED * settled)
     second: CascadeResult = yield Refine(image, first.keypoints[moved])
-    off[moved] = _off(networks, second)
+    off[moved] = off_place(networks, second)
     rows = np.arange(len(off))
     rows[moved] = len(off) + np.arange(len(moved))
-    return joined([first, second]).take(rows), off <= SETTLED
+    return joined([first, second]).take(rows), off <= settled
 
 
-def _off(networks: Networks, result: CascadeResult) -> Array:
-    """(M,) how far the crops that stage 2 saw were off those that its keypoints ask for, see PLACED."""
+def off_place(networks: Networks, result: CascadeResult) -> Array:
+    """(M,) how far the crops that stage 2 saw were off those that its keypoints ask for: root mean square of
+    the canonical points, sides of the crop."""
     distance = networks.cascade.alignment.distance
     return np.array([distance(*pair) for pair in zip(result.transforms, result.wanted, strict=True)])

@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json, replacing
+from edge_kp.look_rules import LookRules
 from edge_kp.schema import KeypointSchema
 from edge_kp.types import Array
 
@@ -44,6 +45,7 @@ class ModelSpec:
         locator_size: side of the locator's input image, pixels; 0 where there is none.
         locator_threshold: score below which the locator's boxes are dropped.
         score_threshold: below this an object counts as absent.
+        looks: when an object is looked at again, and turned.
         bank_digest: sha256 of the template bank inside the networks.
         cascade_size: side of the region that the one-graph cascade takes, pixels; 0 where there is none. The
             region has the same middle as the stage-1 crop.
@@ -67,6 +69,7 @@ class ModelSpec:
     locator_threshold: float = 0.0
     cascade_size: int = 0
     cascade_finer: int = 2
+    looks: LookRules = field(default_factory=LookRules)
     auto: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -136,6 +139,7 @@ class ModelSpec:
                 "threshold": self.locator_threshold,
             },
             "score_threshold": self.score_threshold,
+            "looks": self.looks.to_json(),
             "bank_sha256": self.bank_digest,
             "auto": dict(self.auto),
             "files": dict(self.files),
@@ -152,7 +156,8 @@ class ModelSpec:
         if data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format')!r}, this version reads {FORMAT}")
         try:
-            cascade = data.get("cascade", {})  # older folders have none, or know less of it
+            # Older folders have none of these, or know less of them.
+            cascade, looks, auto = (data.get(name, {}) for name in ("cascade", "looks", "auto"))
             return cls(
                 name=str(data["name"]),
                 schema=KeypointSchema.from_json(data["schema"]),
@@ -168,7 +173,8 @@ class ModelSpec:
                 cascade_finer=int(cascade.get("finer", 2)),
                 score_threshold=float(data["score_threshold"]),
                 bank_digest=str(data["bank_sha256"]),
-                auto={str(k): str(v) for k, v in data.get("auto", {}).items()},  # older folders have none
+                looks=LookRules.from_json(looks),
+                auto={str(k): str(v) for k, v in auto.items()},
                 files={str(k): str(v) for k, v in data["files"].items()},
                 card=dict(data["card"]),
             )

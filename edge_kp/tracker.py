@@ -14,7 +14,7 @@ from edge_kp.clock import FRAME_S, FrameClock
 from edge_kp.detector import Detector
 from edge_kp.geometry import box_iou, quarter_turns, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
-from edge_kp.looks import SURE_TURNED, Looks, look
+from edge_kp.looks import Looks, look, looks_turned
 from edge_kp.search import Search, astray, worth_a_look
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
@@ -30,6 +30,7 @@ NEARLY = 0.004  # beyond, stage 2 looks again
 FAR = 0.05  # beyond, the whole cascade does
 
 SURE = 0.8  # score that a newcomer must reach; one that is followed needs the model's threshold alone
+DOUBTLESS = 0.9999  # score at which one that the locator doubts is told at once
 AGAIN = 0.1  # IoU of what is seen in two frames running, above which it may be one object that moves
 HORIZON_S = 0.25  # keypoints are foretold no further than this
 
@@ -123,7 +124,7 @@ class Tracker:
             upset = self._upset or bool(self._flashed)
             if self._search.due(self._tracks, self._memory.lost, self._clock, upset):
                 yield from self._look_around(image)
-            if self.detector.spec.locator == "network":
+            if looks_turned(self.detector.spec):
                 for turn in self._search.turns(self._clock, self._fresh):
                     if not self._search.is_clear(self._tracks, self._clock):
                         yield from self._look_around(image, turn)
@@ -278,7 +279,7 @@ class Tracker:
     def _flashes_up(self, sight: Sight, least: float) -> bool:
         """May it be nothing? What the locator doubts must be seen in two frames running, or leave hardly a
         doubt: in a video things look like an object for a frame. Among photos there is no next frame."""
-        if least == 0 or sight.score >= SURE_TURNED or self._fresh:
+        if least == 0 or sight.score >= DOUBTLESS or self._fresh:
             return False
         self._flashes.append(sight.box)
         return all(box_iou(sight.box, box) < AGAIN for box in self._flashed)

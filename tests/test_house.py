@@ -20,7 +20,7 @@ ANNEX = 5
 LIVE = 4
 # The longest name that fits decides; a new file needs a floor here.
 FLOORS = {
-    **dict.fromkeys(("errors", "extras", "files", "types", "schema", "arguments"), 0),
+    **dict.fromkeys(("errors", "extras", "files", "types", "schema", "arguments", "look_rules"), 0),
     "config": 0,
     "cores": 0,
     "provenance": 0,  # imports nothing of the package

@@ -12,7 +12,7 @@ from edge_kp import Detector
 from edge_kp.each_frame import EachFrame
 from edge_kp.geometry import box_iou, tight_box
 from edge_kp.locator import ImageLocator, Located
-from edge_kp.looks import SURE_TURNED, look, search, search_all_turns
+from edge_kp.looks import look, search, search_all_turns
 from edge_kp.modeldir import SHIPPED
 from edge_kp.together import Detect, Locate, run_alone, run_together
 from edge_kp.tracker import Tracker
@@ -198,7 +198,7 @@ def test_beside_a_turned_object_nothing_else_is_in_its_place(detector, frames):
     part[1] = part[1].mean(0) + 0.5 * (part[1] - part[1].mean(0))
     result = replace(result, keypoints=part, score=np.float32([0.99995, 0.99]))
     assert detector.found(result, np.zeros(2)) == [0, 1]
-    assert detector.found(result, np.float32([SURE_TURNED, 0])) == [0]
+    assert detector.found(result, np.float32([detector.spec.looks.turned, 0])) == [0]
 
 
 def asked_of(detector, frames, monkeypatch):

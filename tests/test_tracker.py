@@ -339,7 +339,7 @@ def test_what_the_locator_doubts_must_be_seen_in_two_frames_running(
     (face,) = detector.detect(frames[0])
     located = Located(face.box[None], np.float32([least]))
     monkeypatch.setattr(detector, "locator", lambda *_: located)
-    monkeypatch.setattr(tracker_module, "SURE_TURNED", 1.1)
+    monkeypatch.setattr(tracker_module, "DOUBTLESS", 1.1)
     empty, shown = np.full_like(frames[0], 90), frames[0]
     assert len(Tracker(detector).update(shown)) == 1
     tracker = Tracker(detector)
@@ -369,7 +369,7 @@ def test_a_doubted_newcomer_is_looked_for_in_the_next_frame(detector, frames, mo
         return Located(boxes, np.where(boxes[:, 0] > 640, np.float32(0.98), least))
 
     monkeypatch.setattr(detector, "locator", doubting)
-    monkeypatch.setattr(tracker_module, "SURE_TURNED", 1.1)
+    monkeypatch.setattr(tracker_module, "DOUBTLESS", 1.1)
     found = [len(tracker.update(image)) for image in [*one[:3], *both[3:]]]
     assert found == [1, 1, 1, 1, 2, 2]
 

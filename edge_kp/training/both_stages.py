@@ -25,6 +25,7 @@ from edge_kp.training.crops import CropDataset, StageView, alignment_error
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.empty import empty_patches, split_empty
 from edge_kp.training.evaluation import evaluate, summary_table
+from edge_kp.training.looking import LOOK_RULES, write_look_rules
 from edge_kp.training.loop import LoopConfig, Place, batch_loader
 from edge_kp.training.mirroring import about_mirroring, mirrors_into_itself
 from edge_kp.training.network import StageNet, normalise
@@ -48,8 +49,8 @@ from edge_kp.types import Array
 def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> dict[str, Any]:
     """Train both stages into ``out``, or go on where an interrupted run stands.
 
-    Writes ``run.json``, ``templates.npz`` and ``.png``, ``stage1/``, ``stage1_errors.npz``, ``stage2/`` and
-    ``evaluation.json``; returns the latter's content.
+    Writes ``run.json``, ``templates.npz`` and ``.png``, ``stage1/``, ``stage1_errors.npz``, ``stage2/``,
+    ``evaluation.json`` and ``looks.json``; returns the content of the former of these two.
 
     Raises:
         DataError: unusable data, every problem on a line of its own.
@@ -185,7 +186,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             stage1=np.stack([first[i]["image"] for i in range(len(first))]),
             stage2=np.stack([second[i]["image"] for i in range(len(second))]),
         )
-    summary = evaluate(load_cascade(out, place.device), held, "jitter").summary()
+    cascade = load_cascade(out, place.device)
+    summary = evaluate(cascade, held, "jitter").summary()
     result = {
         "boxes": "jitter",
         "note": "held-back samples; they chose the checkpoint",
@@ -195,6 +197,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     with replacing(out / "evaluation.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
+    if recipe.box_rule == "keypoints":
+        write_look_rules(out / LOOK_RULES, cascade, held)
     lock.close()
     return result
 

@@ -26,6 +26,7 @@ from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
 from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, region_size
 from edge_kp.training.lending import check_object, lent_locator
 from edge_kp.training.locating import ExportLocator, load_locator
+from edge_kp.training.looking import LOOK_RULES, read_look_rules
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
 from edge_kp.training.placing import move_into
@@ -72,6 +73,7 @@ def export_run(
     recipe, bank, *trained = load_run(run)
     stage1, stage2 = (settled(net) for net in trained)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)
+    spec = replace(spec, looks=read_look_rules(run / LOOK_RULES))
     # The shape as model.json tells it, so that what is made of the folder later is the same to the last bit.
     told = np.array(spec.to_json()["mean_shape"], np.float32)
     fine = finer(spec.sizes, spec.scale)

@@ -1,0 +1,46 @@
+"""When one look at an object is enough, and when a turned look counts: a model's own scores decide that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LookRules:
+    """Rules that are measured when a model is trained. The defaults are those of ``face68``.
+
+    Distances are root mean squares of the canonical points, in sides of the crop.
+
+    Attributes:
+        certain: score from which the first look is enough,
+        placed: if that look moved the crop by no more.
+        settled: by how much the last of several looks may move the crop.
+        turned: score that an object must reach that is not upright, or was not found upright; from 1 on
+            nothing is looked at turned.
+    """
+
+    certain: float = 0.995
+    placed: float = 0.018
+    settled: float = 0.015
+    turned: float = 0.9999
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"looks: {name}: expected a number from 0 to 1, got {value}")
+
+    def to_json(self) -> dict[str, float]:
+        """The content of ``looks`` in ``model.json``, as :meth:`from_json` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LookRules:
+        """Inverse of :meth:`to_json`; what is missing has its default.
+
+        Raises:
+            ValueError: a value that no rule can have.
+        """
+        known = {name: float(data[name]) for name in asdict(cls()) if name in data}
+        return cls(**known)
