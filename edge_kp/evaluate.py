@@ -17,6 +17,7 @@ from edge_kp.detector import CASCADES, Detector
 from edge_kp.errors import BackendError, DataError, ModelError
 from edge_kp.extras import install
 from edge_kp.files import replacing
+from edge_kp.locator import MOST_TILES
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.provenance import provenance
 from edge_kp.templates import TemplateBank
@@ -52,7 +53,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--boxes",
         choices=BOXES,
         default="jitter",
-        help="of the labels, jittered ±10 %% (default) or located; each is seen once, upright",
+        help="of the labels, as they are or jittered ±10 %% (default), each seen once, upright; or what the"
+        " whole detector tells of each photo",
+    )
+    add(
+        "--tiles",
+        type=int,
+        choices=range(1, MOST_TILES + 1),
+        default=1,
+        help="with --boxes located: search so many overlapping squares along a photo's longer side as well",
     )
     add("--seed", type=natural, default=0, help="of the jitter")
     add("--pixel-mm", type=number(1e-6, 1e6), metavar="MM", help="side of a pixel: tell distances in mm, too")
@@ -71,6 +80,10 @@ def make_parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
     if args.within and not args.pixel_mm:
         raise DataError("--within: in millimetres of what? it goes with --pixel-mm, the side of a pixel")
+    if args.tiles > 1 and args.boxes != "located":
+        raise DataError(
+            "--tiles: nothing is searched for in boxes of the labels; it goes with --boxes located"
+        )
     for option, folder in (("--plots", args.plots), ("--json", args.json.parent if args.json else None)):
         try:
             if folder:
@@ -83,9 +96,10 @@ def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
         precision=args.precision,
         cascade=args.cascade,
         threads=args.threads,
+        tiles=args.tiles,
     ) as detector:
         data = load_dataset(args.data, detector.schema)
-        evaluation = evaluate(detector.cascade, data.samples, args.boxes, detector.locator, args.seed)
+        evaluation = evaluate(detector.cascade, data.samples, args.boxes, detector, args.seed)
         labels = attribute_labels(data.samples, find_model(args.model))
     what = f"{detector.model_name} {detector.precision} ({detector.backend_name})"
     title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"

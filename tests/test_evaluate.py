@@ -17,10 +17,13 @@ import pytest
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.detector import Detector
 from edge_kp.evaluate import _millimetres, main
+from edge_kp.look_rules import LookRules
 from edge_kp.metrics import auc, failure_rate
 from edge_kp.modeldir import read_model, write_model_json
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.evaluation import OUTPUTS, Evaluation, best_overlap, detection_rates, evaluate
+from edge_kp.training.samples import Sample
+from edge_kp.types import Array
 
 DATA = "synthetic:24,seed=1"
 Report = dict[str, Any]
@@ -100,6 +103,7 @@ def test_errors_are_those_of_the_detector(whole: tuple[Report, Path], tiny_model
             expected = found["errors_percent"][sample.key]["cascade"]
             assert 100 * distance / unit == pytest.approx(expected, abs=1e-3)
         tight = evaluate(detector.cascade, samples[:3], "tight", progress=False)
+        detector.spec = replace(detector.spec, looks=LookRules(certain=0, placed=1))  # one look is enough
         for i, sample in enumerate(samples[:3]):
             (detection,) = detector.detect(sample.load(), [sample.box])
             np.testing.assert_allclose(tight.keypoints[i], detection.keypoints, atol=1e-4)
@@ -267,6 +271,28 @@ def test_pictures_where_objects_were_missed(tiny_model: Path, tmp_path: Path) ->
     assert cv2.imread(str(tmp_path / "plots" / "errors.png")) is not None
 
 
+def test_located_is_what_the_detector_tells(frames: list[Array]) -> None:
+    """Upside down as well, where one upright look in the labelled box shows something else."""
+    with Detector("face68", backend="onnxruntime", precision="fp16", threads=1) as detector:
+        samples = []
+        for i in range(3):
+            image = np.ascontiguousarray(frames[i][::-1, ::-1])
+            (face,) = detector.detect(image)
+            visible = np.ones(68, np.float32)
+            samples.append(Sample(f"clip/{i}.png", face.keypoints, visible, {}, image.copy))
+        located = evaluate(detector.cascade, samples, "located", detector, progress=False)
+        once = evaluate(detector.cascade, samples, "tight", progress=False)
+    assert located.missed == 0
+    assert located.errors["cascade"].max() == 0
+    np.testing.assert_array_equal(located.keypoints, [s.keypoints for s in samples])
+    assert once.errors["cascade"].min() > 0.3
+
+
+def test_tiles_go_with_located_boxes(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", DATA, "--model", str(tiny_model), "--tiles", "2"]) == 1
+    assert "--tiles: nothing is searched for" in capsys.readouterr().err
+
+
 def test_the_best_overlapping_box_is_taken() -> None:
     box = np.array([0.0, 0, 10, 10])
     near, far = box + 1, box + 4
@@ -374,10 +400,10 @@ def test_unknown_boxes_end_with_2(tiny_model: Path, boxes: str) -> None:
     assert ended.value.code == 2
 
 
-def test_located_boxes_need_a_locator(tiny_model: Path) -> None:
+def test_located_boxes_need_a_detector(tiny_model: Path) -> None:
     samples = load_dataset(["synthetic:1"]).samples
     with Detector(tiny_model) as detector:
-        with pytest.raises(ValueError, match="need a locator"):
+        with pytest.raises(ValueError, match="need a detector"):
             evaluate(detector.cascade, samples, "located", progress=False)
         with pytest.raises(ValueError, match="no samples"):
             evaluate(detector.cascade, [], progress=False)

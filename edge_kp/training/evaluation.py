@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +10,19 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_kp.cascade import Cascade
-from edge_kp.geometry import box_iou, jitter_box
-from edge_kp.locator import Located
+from edge_kp.cascade_result import CascadeResult
+from edge_kp.geometry import box_iou, jitter_box, tight_box
+from edge_kp.looks import found as told
+from edge_kp.looks import search_all_turns
 from edge_kp.metrics import auc, failure_rate, nme
 from edge_kp.schema import KeypointSchema
+from edge_kp.together import Networks, run_alone
 from edge_kp.training.datasets import Sample
 from edge_kp.training.regions import key_rng, sample_box
 from edge_kp.types import Array
 
 OUTPUTS = ("stage1_prior", "stage1", "prior", "cascade")
 BOXES = ("tight", "jitter", "located")
-Locate = Callable[[Array], Located]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ def evaluate(
     cascade: Cascade,
     samples: Sequence[Sample],
     boxes: str = "jitter",
-    locate: Locate | None = None,
+    detector: Networks | None = None,
     seed: int = 0,
     progress: bool = True,
     jitter: float = 0.1,
@@ -98,13 +100,14 @@ def evaluate(
 
     Args:
         boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled at random, seeded by file
-            name), or ``located`` (the located box that overlaps the object most).
-        locate: image → where objects may be, for ``located``.
+            name), each looked at once, upright; or ``located``: of what the whole detector tells of a photo,
+            the object that overlaps the labelled one most.
+        detector: for ``located``.
         jitter: share of its sides by which a box is shifted and rescaled at most.
 
     Raises:
         DataError: an unreadable image.
-        ValueError: no samples, or ``located`` without ``locate``.
+        ValueError: no samples, or ``located`` without a detector.
     """
     if not samples:
         raise ValueError("no samples to evaluate")
@@ -116,17 +119,17 @@ def evaluate(
     images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
     for i, sample in enumerate(images):
         image = sample.read()
-        box, least = _box(sample, image, cascade.spec.box_rule, boxes, locate, seed, jitter)
-        if box is None:
+        if boxes == "located":
+            result, k = _located(sample, image, detector)
+        else:
+            result, k = cascade(image, [_box(sample, image, cascade.spec.box_rule, boxes, seed, jitter)]), 0
+        if k is None:
             continue
-        result = cascade(image, [box])
-        if result.score[0] < least:
-            continue
-        found["stage1_prior"][i] = result.stage1_prior_keypoints[0]
-        found["stage1"][i] = result.stage1_keypoints[0]
-        found["prior"][i] = result.prior_keypoints[0]
-        found["cascade"][i] = result.keypoints[0]
-        attributes[i], scores[i] = result.attributes[0], result.score[0]
+        found["stage1_prior"][i] = result.stage1_prior_keypoints[k]
+        found["stage1"][i] = result.stage1_keypoints[k]
+        found["prior"][i] = result.prior_keypoints[k]
+        found["cascade"][i] = result.keypoints[k]
+        attributes[i], scores[i] = result.attributes[k], result.score[k]
     truth = np.stack([s.keypoints for s in samples]).astype(np.float64)
     return Evaluation(
         schema,
@@ -177,27 +180,20 @@ def _radial(points: Array, truth: Array) -> Array:
     return np.where(known.any(1), np.where(known, distance, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
 
 
-def _box(
-    sample: Sample,
-    image: Array,
-    box_rule: str,
-    boxes: str,
-    locate: Locate | None,
-    seed: int,
-    jitter: float,
-) -> tuple[Array | None, float]:
-    """The box to look at, and the score that what lies in it must reach to count as located."""
+def _box(sample: Sample, image: Array, box_rule: str, boxes: str, seed: int, jitter: float) -> Array:
     height, width = image.shape[:2]
     box = sample_box(sample.keypoints, (width, height), box_rule)
-    if boxes == "jitter":
-        return jitter_box(box, key_rng(sample.key, seed), jitter), 0.0
-    if boxes == "tight":
-        return box, 0.0
-    if locate is None:
-        raise ValueError("located boxes need a locator")
-    located = locate(image)
-    best = best_overlap(box, located.boxes)
-    return (None, 0.0) if best is None else (located.boxes[best], float(located.least[best]))
+    return jitter_box(box, key_rng(sample.key, seed), jitter) if boxes == "jitter" else box
+
+
+def _located(sample: Sample, image: Array, detector: Networks | None) -> tuple[CascadeResult, int | None]:
+    """What a detector sees in a photo, and which row of it is the sample's object, None for none."""
+    if detector is None:
+        raise ValueError("located boxes need a detector")
+    looks = run_alone(detector, search_all_turns(detector, image))
+    there = told(detector.spec, looks.result, looks.least)
+    best = best_overlap(sample.box, [tight_box(looks.result.keypoints[k]) for k in there])
+    return looks.result, None if best is None else there[best]
 
 
 def best_overlap(box: Array, candidates: Sequence[Array] | Array, least: float = 0.2) -> int | None:
