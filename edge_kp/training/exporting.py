@@ -16,23 +16,21 @@ from onnx import numpy_helper
 
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
-from edge_kp.files import absolute, parse_json, read_arrays, work_folder
+from edge_kp.files import absolute, work_folder
 from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
-from edge_kp.templates import TemplateBank
-from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
+from edge_kp.training.finished import check_images, data_names, read_figures
 from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, region_size
-from edge_kp.training.lending import check_object, lent_locator
-from edge_kp.training.locating import ExportLocator, load_locator
+from edge_kp.training.lending import LentLocator, TrainedLocator, locator_of
 from edge_kp.training.looking import LOOK_RULES, read_look_rules
 from edge_kp.training.network import Contract, ExportNet
 from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
 from edge_kp.training.placing import move_into
 from edge_kp.training.quantise import write_precisions
 from edge_kp.training.ranges import read_auto
-from edge_kp.training.recipe import CHECK_CROPS, Recipe, load_run, model_spec
+from edge_kp.training.recipe import CHECK_CROPS, load_run, model_spec
 from edge_kp.training.references import make_references
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
@@ -79,33 +77,17 @@ def export_run(
     fine = finer(spec.sizes, spec.scale)
     spec = replace(spec, mean_shape=told, cascade_size=region_size(spec.sizes[0], fine), cascade_finer=fine)
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
-    images = _check_images(run / CHECK_CROPS, ("stage1", "stage2"))
-    notes = {"data": _data_names(recipe.data), "accuracy": _read_json(run / "evaluation.json")}
+    images = check_images(run / CHECK_CROPS, ("stage1", "stage2"))
+    notes = {"data": data_names(recipe.data), "accuracy": read_figures(run / "evaluation.json")}
     if locator is not None and recipe.box_rule == "image":
         raise ModelError(
             f"{run}: trained with --box image, where nothing is to be located; leave --locator out"
         )
-    lent = None if locator is None else lent_locator(locator, spec)
-    if lent is not None:
-        spec, notes["locator"] = lent.spec, lent.card
-    elif locator is not None or (run / LOCATOR_FIGURES).exists():
-        finder = locator or run
-        figures = _read_json(finder / LOCATOR_FIGURES)
-        # A run of an older version does not say the object, one of a locator alone not the keypoints.
-        templates = finder / "templates.npz"
-        keypoints = TemplateBank.load(templates).schema.keypoints if templates.exists() else None
-        check_object(finder, spec.schema, str(figures.get("object", spec.schema.name)), keypoints)
-        trained_locator = settled(load_locator(finder / "locator" / "best.pt"))
-        nets["locator"] = ExportLocator(trained_locator)
-        images |= _check_images(finder / CHECK_FRAMES, ("locator",))
-        notes["locator"] = {"data": _data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
-        try:
-            size, threshold = trained_locator.config.size, float(figures["threshold"])
-            spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{finder / LOCATOR_FIGURES}: tells no threshold ({error}); train the locator again"
-            ) from error
+    found = locator_of(run, locator, spec)
+    if found is not None:
+        spec, notes["locator"] = found.spec, found.card
+    if isinstance(found, TrainedLocator):
+        nets["locator"], images["locator"] = found.net, found.images
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]
     with work_folder(out) as folder:
         for name, net in nets.items():
@@ -119,10 +101,10 @@ def export_run(
                 table.append(f"{path.name:<22}{output:<18}{row['ONNX']:>12.2e}{row['simplified']:>12.2e}")
         nets["cascade"] = CascadeNet(stage1, stage2, spec.mean_shape, fine)
         references = make_references(spec, nets, images)
-        if lent is not None:
-            set_metadata(lent.network, metadata(spec, "locator", "fp32"))
-            onnx.save(lent.network, folder / "locator.fp32.onnx")
-            references["locator"] = lent.references
+        if isinstance(found, LentLocator):
+            set_metadata(found.network, metadata(spec, "locator", "fp32"))
+            onnx.save(found.network, folder / "locator.fp32.onnx")
+            references["locator"] = found.references
         save_references(folder, references)
         other = [p for p in PRECISIONS if p in precisions and p != "fp32"]
         if other:
@@ -271,31 +253,3 @@ def metadata(spec: ModelSpec, network: str, precision: str) -> dict[str, str]:
         "edge_kp.precision": precision,
         "edge_kp.spec": json.dumps(contract),
     }
-
-
-def _check_images(path: Path, names: Sequence[str]) -> dict[str, Array]:
-    try:
-        arrays = read_arrays(path)
-        return {name: arrays[name] for name in names}
-    except (OSError, KeyError, ValueError) as error:
-        raise ModelError(
-            f"{path}: no images to check with ({error}); run the same python -m edge_kp.train again"
-        ) from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path}: the run is not finished ({error}); run the same python -m edge_kp.train again"
-        ) from error
-
-
-def _data_names(specs: tuple[str, ...]) -> list[str]:
-    """Data set names without the folders of this machine."""
-    names = []
-    for spec in specs:
-        kind, _, rest = spec.partition(":")
-        names.append(f"{kind}:{','.join(Path(part).name or part for part in rest.split(','))}")
-    return names

@@ -1,4 +1,4 @@
-"""The locator of a finished model, for another model of the same object."""
+"""The locator of a model: trained with it, by another run, or taken from a finished model of its object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from edge_kp.errors import ModelError
 from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
 from edge_kp.parity import References, load_references
 from edge_kp.schema import KeypointSchema
-from edge_kp.training.onnx_graph import with_own_weights
+from edge_kp.templates import TemplateBank
+from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
+from edge_kp.training.finished import check_images, data_names, read_figures
+from edge_kp.training.locating import ExportLocator, load_locator
+from edge_kp.training.onnx_graph import settled, with_own_weights
+from edge_kp.training.recipe import Recipe
+from edge_kp.types import Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +37,61 @@ class LentLocator:
     references: References
     spec: ModelSpec
     card: Any
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedLocator:
+    """What a run has trained.
+
+    Attributes:
+        net: as it is exported.
+        images: uint8 (M, S, S, 3) held-back pictures to check it with.
+        spec: description of the model that gets it, with the locator's part filled in.
+        card: data and accuracy of the locator, for people.
+    """
+
+    net: ExportLocator
+    images: Array
+    spec: ModelSpec
+    card: Any
+
+
+def locator_of(run: Path, locator: Path | None, spec: ModelSpec) -> LentLocator | TrainedLocator | None:
+    """The locator for a run's model: of the run or model that is named, else the run's own; None for none.
+
+    Raises:
+        ModelError: there is none where it should be, or it finds another object.
+    """
+    if locator is None:
+        return trained_locator(run, spec) if (run / LOCATOR_FIGURES).exists() else None
+    return lent_locator(locator, spec) or trained_locator(locator, spec)
+
+
+def trained_locator(finder: Path, spec: ModelSpec) -> TrainedLocator:
+    """The locator of a run.
+
+    Args:
+        spec: of the model that gets it.
+
+    Raises:
+        ModelError: it is not trained to its end, or finds another object.
+    """
+    figures = read_figures(finder / LOCATOR_FIGURES)
+    # A run of an older version does not say the object, one of a locator alone not the keypoints.
+    templates = finder / "templates.npz"
+    keypoints = TemplateBank.load(templates).schema.keypoints if templates.exists() else None
+    check_object(finder, spec.schema, str(figures.get("object", spec.schema.name)), keypoints)
+    net = settled(load_locator(finder / "locator" / "best.pt"))
+    images = check_images(finder / CHECK_FRAMES, ("locator",))["locator"]
+    card = {"data": data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
+    try:
+        size, threshold = net.config.size, float(figures["threshold"])
+        spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{finder / LOCATOR_FIGURES}: tells no threshold ({error}); train the locator again"
+        ) from error
+    return TrainedLocator(ExportLocator(net), images, spec, card)
 
 
 def lent_locator(lender: Path, spec: ModelSpec) -> LentLocator | None:

@@ -28,6 +28,7 @@ from edge_kp.templates import TemplateBank
 from edge_kp.training import exporting
 from edge_kp.training.compacting import compact_model
 from edge_kp.training.exporting import compare, export_network, find_bank
+from edge_kp.training.finished import data_names
 from edge_kp.training.lending import lent_locator
 from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
 from edge_kp.training.onnx_graph import settled
@@ -94,7 +95,7 @@ def test_no_path_of_the_machine_that_trained_is_inside(tiny_model: Path, tiny_ru
         text = path.read_bytes()
         for secret in (str(tiny_run), str(tiny_model), str(Path(exporting.__file__).parents[2])):
             assert secret.encode() not in text, path.name
-    assert exporting._data_names(("ibug:/home/me/faces/helen,repeat=3", "coco:/a/b.json,/c/d", "ibug:.")) == [
+    assert data_names(("ibug:/home/me/faces/helen,repeat=3", "coco:/a/b.json,/c/d", "ibug:.")) == [
         "ibug:helen,repeat=3",
         "coco:b.json,d",
         "ibug:.",
