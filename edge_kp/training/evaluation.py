@@ -101,7 +101,8 @@ def evaluate(
     Args:
         boxes: ``tight`` boxes of the labels, ``jitter`` (shifted and rescaled at random, seeded by file
             name), each looked at once, upright; or ``located``: of what the whole detector tells of a photo,
-            the object that overlaps the labelled one most.
+            the object that overlaps the labelled one most. What it looked at again has of stage 1 the
+            points that the last look started from.
         detector: for ``located``.
         jitter: share of its sides by which a box is shifted and rescaled at most.
 
