@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,22 +99,56 @@ def kites() -> Kites:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a finished run of two very small stages on the synthetic object."""
-    pytest.importorskip("torch")
-    from edge_kp.train import main
+def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests that all its processes share."""
+    own = tmp_path_factory.getbasetemp()
+    out = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+    out.mkdir(exist_ok=True)
+    return out
 
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main([*TINY.split(), "--out", str(out)]) == 0
+
+def made_once(out: Path, make: Callable[[], int]) -> Path:
+    """``out``, which the first process that asks for it makes; the others wait until it is done."""
+    from filelock import FileLock
+
+    done = out.with_name(f"{out.name}.done")
+    out.parent.mkdir(exist_ok=True)
+    with FileLock(f"{out}.lock"):
+        if not done.exists():
+            assert make() == 0
+            done.touch()
     return out
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export_cache(common_folder: Path) -> Iterator[None]:
+    """From here on a network that any process has exported is not exported again, which takes long."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from export_cache import CachedExport
+
+    folder = common_folder / "exports"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", CachedExport(torch.onnx.export, folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_run(common_folder: Path, export_cache: None) -> Path:
+    """Folder of a finished run of two very small stages on the synthetic object; not to be written to."""
+    from edge_kp.train import main
+
+    out = common_folder / "runs" / "tiny"
+    return made_once(out, lambda: main([*TINY.split(), "--out", str(out)]))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_run: Path, common_folder: Path) -> Path:
     """Model folder exported from ``tiny_run``; tests that change files work on a copy."""
     pytest.importorskip("onnxsim")
     from edge_kp.export import main
 
-    out = tmp_path_factory.mktemp("models") / "tiny"
-    assert main(["--run", str(tiny_run), "--out", str(out), "--terms", "made up, free for all"]) == 0
-    return out
+    out = common_folder / "models" / "tiny"
+    command = ["--run", str(tiny_run), "--out", str(out), "--terms", "made up, free for all"]
+    return made_once(out, lambda: main(command))

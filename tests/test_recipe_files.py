@@ -49,6 +49,7 @@ def test_shipped_recipes_are_understood(path: Path, tmp_path: Path) -> None:
             assert (args.out, len(args.sizes)) == (tmp_path / "run", 2)
 
 
+@pytest.mark.usefixtures("export_cache")
 def test_one_command_gives_a_measured_model(tmp_path: Path, capsys: Any) -> None:
     command = [str(written(tmp_path, TINY)), "--data", "synthetic", "--out", str(tmp_path / "out")]
     assert main(command) == 0
