@@ -135,7 +135,16 @@ def export_cache(common_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(common_folder: Path, export_cache: None) -> Path:
+def short_measuring() -> Iterator[None]:
+    """From here on what training measures between its parts, on thousands of crops, is measured on a few."""
+    pytest.importorskip("torch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edge_kp.training.both_stages.MEASURED", 100)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_run(common_folder: Path, export_cache: None, short_measuring: None) -> Path:
     """Folder of a finished run of two very small stages on the synthetic object; not to be written to."""
     from edge_kp.train import main
 

@@ -1,6 +1,6 @@
-"""``torch.onnx.export`` that does not do again what it has done: the same few networks are exported in many tests.
+"""``torch.onnx.export`` that does not do again what it has done: many tests export the same few networks.
 
-What is written is always the exporter's own work; only the second file of one network is a copy of the first.
+What is written is always the exporter's own work; a second file of the same network is a copy of the first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CachedExport:
 
 
 def network_key(module: nn.Module, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> str | None:
-    """Digest of all that decides the file: the modules with their weights and code, the inputs' shapes, options.
+    """Digest of all that decides the file: modules with their weights and code, shapes of inputs, options.
 
     Values of inputs decide nothing, as none are known while the exporter traces. None where a part cannot be
     told by name, such as a network whose class is defined within a test.

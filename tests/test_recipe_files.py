@@ -20,6 +20,7 @@ epochs = [1, 1]
 k = 8
 sizes = [32, 32]
 widths = [8, 8]
+readings = [1, 1]
 batch = 16
 workers = 0
 [export]
@@ -49,7 +50,7 @@ def test_shipped_recipes_are_understood(path: Path, tmp_path: Path) -> None:
             assert (args.out, len(args.sizes)) == (tmp_path / "run", 2)
 
 
-@pytest.mark.usefixtures("export_cache")
+@pytest.mark.usefixtures("export_cache", "short_measuring")
 def test_one_command_gives_a_measured_model(tmp_path: Path, capsys: Any) -> None:
     command = [str(written(tmp_path, TINY)), "--data", "synthetic", "--out", str(tmp_path / "out")]
     assert main(command) == 0

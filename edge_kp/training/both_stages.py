@@ -45,6 +45,8 @@ from edge_kp.training.stage import train_stage
 from edge_kp.training.starting import BATCH, IMAGES, keep_share, start_stage
 from edge_kp.types import Array
 
+MEASURED = 2000  # random crops that the shares of attributes and the errors of stage 1 are measured on
+
 
 def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> dict[str, Any]:
     """Train both stages into ``out``, or go on where an interrupted run stands.
@@ -101,7 +103,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         measured = CropDataset(regions, *common, augmentation, counts=counts)
         weights = None
         if "weights" not in recipe.without:
-            weights = AttributeWeights.measure(measured.labels(min(2000, 20 * len(measured))))
+            weights = AttributeWeights.measure(measured.labels(min(MEASURED, 20 * len(measured))))
         if place.first and weights:
             for name, has, has_not in zip(attributes, weights.positive, weights.negative, strict=True):
                 print(f"attribute {name}: weight {has:.2f} with, {has_not:.2f} without")
@@ -143,7 +145,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             *labels,
             recipe.seed + 1,
             augmentation,
-            counts=-(-2000 // len(held_regions)),
+            counts=-(-MEASURED // len(held_regions)),
             negatives=0.0,
         ),
         out / "stage1_errors.npz",

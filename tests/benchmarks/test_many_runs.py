@@ -10,7 +10,7 @@ import pytest
 from benchmarks.many_runs import train_all
 from edge_kp.errors import BackendError
 
-TINY = ["--k", "4", "--sizes", "32", "32", "--widths", "8", "8", "--epochs", "1", "1", "--batch", "8"]
+TINY = ["--k", "4", "--sizes", "32", "32", "--widths", "8", "8", "--epochs", "1", "1", "--batch", "32"]
 
 
 def test_a_run_is_trained_once_and_one_of_other_settings_is_refused(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_what_a_first_locator_finds_in_them_is_no_object(belt: Any, kites: Any) 
     assert [len(photo.unlabelled) for photo in marked] == [1, 1, *[0] * len(empty)]
 
 
+@pytest.mark.usefixtures("short_measuring")
 def test_a_training_uses_them_and_knows_them_again(
     belt: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -167,6 +167,7 @@ def test_pairs_by_name_give_way_to_those_of_a_model_and_of_other_data(tmp_path: 
         assert load_dataset([named, upright]).schema.flip_pairs == expected
 
 
+@pytest.mark.usefixtures("short_measuring")
 def test_training_tells_in_a_line_whether_it_mirrors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from edge_kp.errors import DataError, ModelError
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates import TemplateBank, build_bank
 from edge_kp.train import main
+from edge_kp.training import both_stages
 from edge_kp.training import split as split_module
 from edge_kp.training.both_stages import last_epoch, train_cascade
 from edge_kp.training.checkpoints import load_checkpoint, save_checkpoint
@@ -30,6 +31,8 @@ from edge_kp.training.loop import Place
 from edge_kp.training.parts import PARTS
 from edge_kp.training.recipe import Recipe, load_run, model_spec
 from edge_kp.training.split import refuse_several, training_samples
+
+pytestmark = pytest.mark.usefixtures("short_measuring")
 
 TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
 TINY += ["--searches", "0", "8", "--fusions", "plain", "separable"]
@@ -271,7 +274,7 @@ def test_a_run_is_written_whole(tiny_run: Path) -> None:
     assert cv2.imread(str(tiny_run / "templates.png")) is not None
     with np.load(tiny_run / "stage1_errors.npz") as file:
         errors = file["errors"]
-    assert errors.shape[0] >= 2000
+    assert errors.shape[0] >= both_stages.MEASURED
     assert errors.shape[1] == 4
     assert np.isfinite(errors).all()
     with np.load(tiny_run / "check_crops.npz") as file:
@@ -346,9 +349,14 @@ def test_the_model_spec_says_how_to_crop(tiny_run: Path) -> None:
 # ---- going on, and refusals ------------------------------------------------------------------------------
 
 
-def test_the_same_command_finds_the_run_finished(tiny_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {p: p.read_bytes() for p in tiny_run.rglob("*.pt")}
-    assert main(["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(tiny_run)]) == 0
+@pytest.fixture
+def copy(tiny_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_the_same_command_finds_the_run_finished(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p: p.read_bytes() for p in copy.rglob("*.pt")}
+    assert main(["--data", "synthetic:300", *TINY, "--workers", "0", "--out", str(copy)]) == 0
     assert {p: p.read_bytes() for p in before} == before
     assert not re.search(r"\bepoch \d", capsys.readouterr().out)
 
@@ -357,17 +365,17 @@ def test_the_same_command_finds_the_run_finished(tiny_run: Path, capsys: pytest.
     "change", [["--learning-rate", "1e-3"], ["--k", "9"], ["--seed", "1"], ["--data", "synthetic:5,seed=1"]]
 )
 def test_another_command_is_refused(
-    tiny_run: Path, capsys: pytest.CaptureFixture[str], change: list[str]
+    copy: Path, capsys: pytest.CaptureFixture[str], change: list[str]
 ) -> None:
     changed = change[0].removeprefix("--").replace("-", "_")
-    before = (tiny_run / "run.json").read_bytes()
-    assert main(["--data", "synthetic:300", *TINY, "--out", str(tiny_run), *change]) == 1
+    before = (copy / "run.json").read_bytes()
+    assert main(["--data", "synthetic:300", *TINY, "--out", str(copy), *change]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert error == [
-        f"error: {tiny_run}: holds a run of other settings ({changed});"
+        f"error: {copy}: holds a run of other settings ({changed});"
         " choose another --out or remove the folder"
     ]
-    assert (tiny_run / "run.json").read_bytes() == before
+    assert (copy / "run.json").read_bytes() == before
 
 
 # ---- a stage 2 of its own ------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from edge_kp.training.onnx_graph import settled
 from edge_kp.training.recipe import Recipe, load_run
 from edge_kp.training.starting import keep_share, model_settings, resampled_layer, start_stage
 
+pytestmark = pytest.mark.usefixtures("short_measuring")
+
 TRAIN = ["--data", "synthetic:60,seed=3", "--validation", "synthetic:20,seed=4", "--part", "stages"]
 TRAIN += ["--batch", "16", "--workers", "0", "--epochs", "1", "1"]
 
