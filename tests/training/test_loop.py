@@ -399,6 +399,20 @@ def torchrun(*arguments: str, machines: int = 1) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.fixture
+def train(tmp_path: Path) -> str:
+    """``edge_kp.train`` as a program that measures between its parts on few crops; see conftest.py."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        "from edge_kp.train import main\n"
+        "from edge_kp.training import both_stages\n"
+        "both_stages.MEASURED = 100\n"
+        "sys.exit(main())\n"
+    )
+    return str(script)
+
+
 def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
     """Each sees other samples, so their weights only agree when every step used both halves of the batch.
 
@@ -432,10 +446,10 @@ def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "stage")) == SHORT.epochs
 
 
-def test_processes_share_a_training_that_leaves_parts_out(tmp_path: Path) -> None:
+def test_processes_share_a_training_that_leaves_parts_out(tmp_path: Path, train: str) -> None:
     """What is not used has no gradient, which processes that wait for each other's must know."""
     out = tmp_path / "run"
-    command = ["-m", "edge_kp.train", "--data", "synthetic:80", "--out", str(out), "--epochs", "1", "1"]
+    command = [train, "--data", "synthetic:80", "--out", str(out), "--epochs", "1", "1"]
     command += ["--k", "8", "--sizes", "32", "32", "--widths", "8", "8", "--batch", "16", "--workers", "0"]
     command += ["--part", "stages", "--readings", "2", "2", "--searches", "8", "0", "--without", "residual"]
     done = torchrun(*command)
@@ -443,9 +457,9 @@ def test_processes_share_a_training_that_leaves_parts_out(tmp_path: Path) -> Non
     assert (out / "evaluation.json").is_file()
 
 
-def test_processes_of_two_machines_write_one_run(tmp_path: Path) -> None:
+def test_processes_of_two_machines_write_one_run(tmp_path: Path, train: str) -> None:
     out = tmp_path / "run"
-    command = ["-m", "edge_kp.train", "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
+    command = [train, "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
     command += ["--k", "8", "--sizes", "32", "48", "--widths", "8", "8", "--batch", "32", "--workers", "0"]
     command += ["--locator-size", "64", "--locator-width", "8"]
     command += ["--locator-epochs", "1", "--locator-pictures", "32"]
