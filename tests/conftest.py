@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,12 @@ def common_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def made_once(out: Path, make: Callable[[], int]) -> Path:
-    """``out``, which the first process that asks for it makes; the others wait until it is done."""
+@contextmanager
+def made_once(out: Path, make: Callable[[], int]) -> Iterator[Path]:
+    """``out``, which the first process that asks for it makes; the others wait until it is done.
+
+    At the end nothing in it may have changed: another process would have been reading it.
+    """
     from filelock import FileLock
 
     done = out.with_name(f"{out.name}.done")
@@ -117,7 +122,10 @@ def made_once(out: Path, make: Callable[[], int]) -> Path:
         if not done.exists():
             assert make() == 0
             done.touch()
-    return out
+    yield out
+    made = done.stat().st_mtime_ns
+    changed = [path for path in (out, *out.rglob("*")) if path.stat().st_mtime_ns > made]
+    assert changed == [], "tests that change files work on a copy"
 
 
 @pytest.fixture(scope="session")
@@ -144,20 +152,22 @@ def short_measuring() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(common_folder: Path, export_cache: None, short_measuring: None) -> Path:
+def tiny_run(common_folder: Path, export_cache: None, short_measuring: None) -> Iterator[Path]:
     """Folder of a finished run of two very small stages on the synthetic object; not to be written to."""
     from edge_kp.train import main
 
     out = common_folder / "runs" / "tiny"
-    return made_once(out, lambda: main([*TINY.split(), "--out", str(out)]))
+    with made_once(out, lambda: main([*TINY.split(), "--out", str(out)])) as run:
+        yield run
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_run: Path, common_folder: Path) -> Path:
+def tiny_model(tiny_run: Path, common_folder: Path) -> Iterator[Path]:
     """Model folder exported from ``tiny_run``; tests that change files work on a copy."""
     pytest.importorskip("onnxsim")
     from edge_kp.export import main
 
     out = common_folder / "models" / "tiny"
     command = ["--run", str(tiny_run), "--out", str(out), "--terms", "made up, free for all"]
-    return made_once(out, lambda: main(command))
+    with made_once(out, lambda: main(command)) as model:
+        yield model

@@ -52,8 +52,11 @@ def measure_ranges(source: Path, images: Array, method: str) -> Ranges:
     }
     # The calibrators tell their progress by print, and not one that anybody could follow.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        # They write beside the file they are given, and the model's folder may be another's, or read-only.
+        network = Path(folder, source.name)
+        onnx.save(onnx.load(source), network)
         calibrator = create_calibrator(
-            source, [*LAYERS, *FOLLOWERS], str(Path(folder, "all.onnx")), METHODS[method]
+            network, [*LAYERS, *FOLLOWERS], str(Path(folder, "all.onnx")), METHODS[method]
         )
         if isinstance(calibrator, HistogramCalibrater):
             # Elsewhere a result may be nearly the same number everywhere, which NumPy cannot part into bins.

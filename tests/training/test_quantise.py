@@ -420,6 +420,15 @@ def test_ranges_are_the_same_every_time(tiny_model: Path, crops: dict[str, Array
     assert list(first) == sorted(first)
 
 
+def test_measuring_writes_nothing_beside_the_network(
+    tiny_model: Path, crops: dict[str, Array], tmp_path: Path
+) -> None:
+    source = Path(shutil.copy(tiny_model / "stage2.fp32.onnx", tmp_path))
+    before = tmp_path.stat().st_mtime_ns
+    measure_ranges(source, crops["stage2"][:1], "minmax")
+    assert tmp_path.stat().st_mtime_ns == before
+
+
 def test_no_image_is_overlooked(
     tiny_model: Path, crops: dict[str, Array], monkeypatch: pytest.MonkeyPatch
 ) -> None:

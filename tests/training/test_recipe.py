@@ -372,8 +372,7 @@ def test_another_command_is_refused(
     assert main(["--data", "synthetic:300", *TINY, "--out", str(copy), *change]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert error == [
-        f"error: {copy}: holds a run of other settings ({changed});"
-        " choose another --out or remove the folder"
+        f"error: {copy}: holds a run of other settings ({changed}); choose another --out or remove the folder"
     ]
     assert (copy / "run.json").read_bytes() == before
 
