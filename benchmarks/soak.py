@@ -33,6 +33,7 @@ from benchmarks.common import RESULTS, write_result
 from edge_kp import Detector
 from edge_kp.cli import natural, number, run_cli
 from edge_kp.errors import BackendError
+from edge_kp.live.capture import STREAM_TIMEOUT_MS
 from edge_kp.live.following import Found, Together
 from edge_kp.live.frames import Frame
 from edge_kp.live.lasting import Lasting
@@ -302,8 +303,12 @@ def _problems(
     clip = cv2.VideoCapture(str(folder / "video.mkv"))
     if not clip.isOpened() or not clip.read()[0]:
         found.append("the video cannot be played")
-    left = [t.name for t in threading.enumerate() if t.name.startswith("edge_kp")]
-    if left:
+    # A read from a stream that has just fallen silent is not waited for, and ends with FFmpeg's patience.
+    given_up = time.monotonic() + STREAM_TIMEOUT_MS / 1000 + 2
+    threads = [t for t in threading.enumerate() if t.name.startswith("edge_kp")]
+    for thread in threads:
+        thread.join(max(0.0, given_up - time.monotonic()))
+    if left := [t.name for t in threads if t.is_alive()]:
         found.append(f"threads left: {', '.join(left)}")
     return found
 
