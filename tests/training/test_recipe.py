@@ -265,7 +265,7 @@ def test_a_run_is_written_whole(tiny_run: Path) -> None:
     names = {p.relative_to(tiny_run).as_posix() for p in tiny_run.rglob("*") if p.is_file()}
     assert {n for n in names if "tensorboard" not in n} == {
         *("run.json", ".lock", "templates.npz", "templates.png", "stage1_errors.npz", "check_crops.npz"),
-        *("evaluation.json", "stage1/last.pt", "stage1/best.pt", "stage1/log.csv"),
+        *("evaluation.json", "looks.json", "stage1/last.pt", "stage1/best.pt", "stage1/log.csv"),
         *("stage2/last.pt", "stage2/best.pt", "stage2/log.csv"),
         *("locator_first/last.pt", "locator_first/best.pt", "locator_first/log.csv", "unlabelled.npz"),
         *("locator/last.pt", "locator/best.pt", "locator/log.csv", "locator.json", "check_frames.npz"),
