@@ -122,7 +122,7 @@ class Model:
         """Keypoints of every object in a uint8 BGR image, or one result for each box, in frame pixels."""
         if boxes is None:
             looks = run_alone(self, search_all_turns(self, image))
-            rows = found(self.spec, looks.result, looks.least)
+            rows = found(self.spec, looks)
         else:
             looks = run_alone(self, look(self, image, boxes))
             rows = list(range(len(boxes)))

@@ -20,7 +20,7 @@ from edge_kp.contract import check_contract, check_outputs
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import tight_box
 from edge_kp.locator import MOST_TILES, ImageLocator, Locator, NetworkLocator
-from edge_kp.looks import found, look, present, search_all_turns
+from edge_kp.looks import Looks, found, look, present, search_all_turns
 from edge_kp.modeldir import checked_file, find_model, read_model
 from edge_kp.parity import Row, compare, load_references
 from edge_kp.pose import PoseModel, pose_model
@@ -168,12 +168,12 @@ class Detector:
             return [self.detection(looks.result, i, i) for i in range(len(wanted))]
         looks = run_alone(self, search_all_turns(self, image))
         self.last_seconds = looks.seconds
-        there = self.found(looks.result, looks.least)
+        there = self.found(looks)
         return [self.detection(looks.result, i, number) for number, i in enumerate(there)]
 
-    def found(self, result: CascadeResult, least: Array) -> list[int]:
+    def found(self, looks: Looks) -> list[int]:
         """:func:`edge_kp.looks.found` of this model."""
-        return found(self.spec, result, least)
+        return found(self.spec, looks)
 
     def present(self, result: CascadeResult) -> list[int]:
         """:func:`edge_kp.looks.present` of this model."""

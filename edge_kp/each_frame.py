@@ -38,5 +38,5 @@ class EachFrame:
         check_image(image)
         looks = yield from search_all_turns(self.detector, image)
         self.last_timings = looks.seconds
-        found = self.detector.found(looks.result, looks.least)[: self.max_objects]
+        found = self.detector.found(looks)[: self.max_objects]
         return [self.detector.detection(looks.result, i, number) for number, i in enumerate(found)]

@@ -29,7 +29,7 @@ class LookRules:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not 0 <= value <= 1:
-                raise ValueError(f"looks: {name}: expected a number from 0 to 1, got {value}")
+                raise ValueError(f"looks: {name}: expected a number from 0 to 1, got {str(value)[:80]}")
 
     def to_json(self) -> dict[str, float]:
         """The content of ``looks`` in ``model.json``, as :meth:`from_json` reads it."""
@@ -40,7 +40,14 @@ class LookRules:
         """Inverse of :meth:`to_json`; what is missing has its default.
 
         Raises:
-            ValueError: a value that no rule can have.
+            ValueError: no rules, or a value that no rule can have.
         """
-        known = {name: float(data[name]) for name in asdict(cls()) if name in data}
-        return cls(**known)
+        if not isinstance(data, Mapping):
+            raise ValueError(f"looks: expected rules by their names, got {str(data)[:80]!r}")
+        known = asdict(cls())
+        for name, value in data.items():
+            if name not in known:
+                raise ValueError(f"looks: {str(name)[:80]!r} is none of {', '.join(known)}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"looks: {name}: expected a number from 0 to 1, got {str(value)[:80]!r}")
+        return cls(**data)

@@ -22,6 +22,7 @@ from edge_kp.types import Array
 
 HOPELESS = 0.1  # score below which nobody looks again, unless the box is sure to hold an object
 MOVED = 0.4  # of the distance at which a look counts as settled: beyond, there is a third
+DOUBTLESS = 0.9999  # score that leaves hardly a doubt, even where the locator has one
 LESS_DOUBT = 0.1  # how much a turned look may leave of the doubt, 1 - score, that the upright one leaves
 TURNS = (1, 2, 3)  # quarter turns clockwise
 DOUBLE = 0.6  # IoU of two results, above which they show the same object
@@ -37,39 +38,40 @@ def looks_turned(spec: ModelSpec) -> bool:
     return spec.locator == "network" and spec.looks.turned < 1
 
 
-def found(spec: ModelSpec, result: CascadeResult, least: Array) -> list[int]:
-    """Which results of a cascade are objects of a frame, largest first: those that reach the model's score
-    threshold, and of several on the same object the one with the highest score. One of which more is asked
-    must besides neither lie in another object nor hold one, and so must one beside an object that is turned.
-
-    Args:
-        least: (M,) score that each must reach besides, see :class:`edge_kp.locator.Located`.
-    """
-    boxes: dict[int, Array] = {}
-    there = [i for i in present(spec, result) if result.score[i] >= least[i]]
-    for i in sorted(there, key=lambda i: -float(result.score[i])):
-        box = tight_box(result.keypoints[i])
-        if not any(
-            box_iou(box, other) > DOUBLE
-            or ((least[i] > 0 or least[k] >= np.float32(spec.looks.turned)) and same_place(box, other))
-            for k, other in boxes.items()
-        ):
-            boxes[i] = box
-    return sorted(boxes, key=lambda i: -box_area(boxes[i]))
-
-
 class Looks(NamedTuple):
     """What both stages saw in M boxes of a frame.
 
     Attributes:
         result: of M rows.
-        least: (M,) score that each must reach for an object to be there, besides the model's threshold.
+        least: (M,) float32 score that each must reach for an object to be there, besides the model's
+            threshold.
+        turned: (M,) bool: is it not upright, or was it not found upright?
         seconds: time of ``locate``, ``stage1`` and ``stage2``.
     """
 
     result: CascadeResult
     least: Array
+    turned: Array
     seconds: dict[str, float]
+
+
+def found(spec: ModelSpec, looks: Looks) -> list[int]:
+    """Which results are objects of a frame, largest first: those that reach the model's score threshold and
+    what is asked of each besides, and of several on the same object the one with the highest score. One of
+    which more is asked must neither lie in another object nor hold one, and so must one beside an object that
+    is turned.
+    """
+    result, least = looks.result, looks.least
+    boxes: dict[int, Array] = {}
+    there = [i for i in present(spec, result) if result.score[i] >= least[i]]
+    for i in sorted(there, key=lambda i: -float(result.score[i])):
+        box = tight_box(result.keypoints[i])
+        if not any(
+            box_iou(box, other) > DOUBLE or ((least[i] > 0 or looks.turned[k]) and same_place(box, other))
+            for k, other in boxes.items()
+        ):
+            boxes[i] = box
+    return sorted(boxes, key=lambda i: -box_area(boxes[i]))
 
 
 def search(networks: Networks, image: Array, turn: int = 0) -> Work[Looks]:
@@ -95,15 +97,14 @@ def search_all_turns(networks: Networks, image: Array) -> Work[Looks]:
                 break
             seen.append((yield from search(networks, image, turn)))
     seconds = {stage: sum(looks.seconds[stage] for looks in seen) for stage in seen[0].seconds}
-    least = np.concatenate([looks.least for looks in seen])
-    return Looks(joined([looks.result for looks in seen]), least, seconds)
+    least, turned = (np.concatenate(parts) for parts in zip(*(looks[1:3] for looks in seen), strict=True))
+    return Looks(joined([looks.result for looks in seen]), least, turned, seconds)
 
 
 def _is_sure(networks: Networks, looks: Looks) -> bool:
     """Is an object there that the locator does not doubt, or that leaves hardly a doubt?"""
-    score, least = looks.result.score, looks.least
-    there = found(networks.spec, looks.result, least)
-    return any(least[i] == 0 or score[i] >= networks.spec.looks.turned for i in there)
+    there = found(networks.spec, looks)
+    return any(looks.least[i] == 0 or looks.turned[i] or looks.result.score[i] >= DOUBTLESS for i in there)
 
 
 def look(
@@ -125,21 +126,22 @@ def look(
         turns: how each is looked at first, see :class:`edge_kp.together.Detect`.
         around: look in the other turns at what the locator doubts as well.
     """
-    least = np.zeros(len(boxes)) if least is None else least
+    least = np.zeros(len(boxes), np.float32) if least is None else np.asarray(least, np.float32)
     turns = [0] * len(boxes) if turns is None else turns
     result: CascadeResult = yield Detect(image, boxes, turns)
     rules = networks.spec.looks
     if networks.spec.locator != "network":  # the whole frame is the object, and upright
-        return Looks(result, least, result.seconds)
+        return Looks(result, least, np.zeros(len(boxes), bool), result.seconds)
     at = np.array(turns, int)
-    enough = np.where(at == 0, rules.certain, rules.turned)
+    is_turned = at != 0
+    enough = np.where(is_turned, rules.turned, rules.certain)
     sure = (result.score >= enough) & (off_place(networks, result) <= rules.placed)
     # Stage 2 cannot look at points in one place.
     worth = ((result.score >= HOPELESS) | (least == 0)) & np.ptp(result.keypoints, axis=1).any(1)
     doubtful = np.flatnonzero(~sure & worth).tolist()
-    asks = np.where(at == 0, least, rules.turned)
+    asks = np.where(is_turned, np.maximum(least, np.float32(rules.turned)), least)
     if not doubtful:
-        return Looks(result, asks, result.seconds)
+        return Looks(result, asks, is_turned, result.seconds)
     worth_turning = [i for i in doubtful if looks_turned(networks.spec) and (around or least[i] == 0)]
     others = [(i, int(at[i] + turn) % 4) for i in worth_turning for turn in TURNS]
     turned: CascadeResult = yield Detect(image, [boxes[i] for i, _ in others], [turn for _, turn in others])
@@ -156,13 +158,14 @@ def look(
         best = max(candidates[i], key=again.score.__getitem__, default=None)
         doubt = 1 - (again.score[own] if settled[own] else result.score[i])
         if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - rules.turned):
-            rows[i], asks[i] = len(at) + best, rules.turned
+            rows[i], is_turned[i] = len(at) + best, True
+            asks[i] = max(asks[i], np.float32(rules.turned))
         elif settled[own] and (result.score[i] >= networks.spec.score_threshold or again.score[own] >= SURER):
             rows[i] = len(at) + own
         elif asks[i] > 0:
             asks[i] = np.inf
     spent = {stage: sum(part.seconds[stage] for part in (result, turned, again)) for stage in result.seconds}
-    return Looks(joined([result, again]).take(rows), asks.astype(np.float32), spent)
+    return Looks(joined([result, again]).take(rows), asks, is_turned, spent)
 
 
 def settle(networks: Networks, image: Array, keypoints: Sequence[Array]) -> Work[tuple[CascadeResult, Array]]:

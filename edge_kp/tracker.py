@@ -14,7 +14,7 @@ from edge_kp.clock import FRAME_S, FrameClock
 from edge_kp.detector import Detector
 from edge_kp.geometry import box_iou, quarter_turns, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
-from edge_kp.looks import Looks, look, looks_turned
+from edge_kp.looks import DOUBTLESS, Looks, look, looks_turned
 from edge_kp.search import Search, astray, worth_a_look
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.together import Detect, Locate, Refine, Steps, Work, run_alone
@@ -30,7 +30,6 @@ NEARLY = 0.004  # beyond, stage 2 looks again
 FAR = 0.05  # beyond, the whole cascade does
 
 SURE = 0.8  # score that a newcomer must reach; one that is followed needs the model's threshold alone
-DOUBTLESS = 0.9999  # score at which one that the locator doubts is told at once
 AGAIN = 0.1  # IoU of what is seen in two frames running, above which it may be one object that moves
 HORIZON_S = 0.25  # keypoints are foretold no further than this
 
@@ -135,6 +134,7 @@ class Tracker:
         who is there now may be another.
         """
         if self._clock.gap:
+            self._flashed = []
             for track in self._tracks:
                 self._memory.add(track, self._clock.now - self._clock.gap)
             self._tracks = []
@@ -246,9 +246,11 @@ class Tracker:
                 self._move(track, sight)
         # A sloppy box can lead to an object that is followed already; it must not take an id.
         taken = [t.at for t in self._tracks]
-        tried = zip(sights[: len(new)], looks.least.tolist()[: len(new)], strict=True)
-        newcomers = [s for s, least in tried if self._counts(s, least) and not self._flashes_up(s, least)]
-        self._tracks += [self._new(sight) for sight in distinct(newcomers, taken)[:free]]
+        rows = [i for i in range(len(new)) if self._counts(sights[i], float(looks.least[i]))]
+        newcomers = distinct((sights[i] for i in rows), taken)
+        doubted = {id(sights[i]) for i in rows if looks.least[i] > 0 and not looks.turned[i]}
+        newcomers = [s for s in newcomers if not (id(s) in doubted and self._flashes_up(s))]
+        self._tracks += [self._new(sight) for sight in newcomers[:free]]
         self._tracks.sort(key=lambda t: t.id)
 
     def _move(self, track: Track, sight: Sight) -> None:
@@ -276,10 +278,10 @@ class Tracker:
         enough = max(SURE, self.detector.spec.score_threshold, least)
         return sight.score >= enough and (least == 0 or sight.clear or not self._memory.lost)
 
-    def _flashes_up(self, sight: Sight, least: float) -> bool:
+    def _flashes_up(self, sight: Sight) -> bool:
         """May it be nothing? What the locator doubts must be seen in two frames running, or leave hardly a
         doubt: in a video things look like an object for a frame. Among photos there is no next frame."""
-        if least == 0 or sight.score >= DOUBTLESS or self._fresh:
+        if sight.score >= DOUBTLESS or self._fresh:
             return False
         self._flashes.append(sight.box)
         return all(box_iou(sight.box, box) < AGAIN for box in self._flashed)

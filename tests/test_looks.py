@@ -12,7 +12,7 @@ from edge_kp import Detector
 from edge_kp.each_frame import EachFrame
 from edge_kp.geometry import box_iou, tight_box
 from edge_kp.locator import ImageLocator, Located
-from edge_kp.looks import look, search, search_all_turns
+from edge_kp.looks import Looks, look, search, search_all_turns
 from edge_kp.modeldir import SHIPPED
 from edge_kp.together import Detect, Locate, run_alone, run_together
 from edge_kp.tracker import Tracker
@@ -95,14 +95,14 @@ def test_a_box_that_is_given_may_hold_a_turned_face(detector, frames, quarters):
 def test_what_is_seen_beyond_doubt_is_looked_at_once(detector, frames):
     looks, asked = requests(detector, search_all_turns(detector, frames[0]))
     assert [type(request) for request in asked] == [Locate, Detect]
-    assert detector.found(looks.result, looks.least) == [0]
+    assert detector.found(looks) == [0]
 
 
 def test_only_where_nothing_is_found_the_frame_is_turned(detector):
     frame = cv2.resize(random_texture(64, np.random.default_rng(1)), (320, 240))
     looks, asked = requests(detector, search_all_turns(detector, frame))
     assert [request.turn for request in asked if isinstance(request, Locate)] == [0, 1, 2, 3]
-    assert detector.found(looks.result, looks.least) == []
+    assert detector.found(looks) == []
     assert looks.seconds["locate"] > 0
 
 
@@ -144,18 +144,18 @@ def test_what_the_locator_doubts_must_stay_in_its_place(detector, frames, monkey
     located = Located(face.box[None], np.float32([least]))
     monkeypatch.setattr(detector, "locator", lambda *_: located)
     looks = run_alone(detector, search(detector, frames[0]))
-    assert len(detector.found(looks.result, looks.least)) == told
+    assert len(detector.found(looks)) == told
 
 
 def test_what_is_found_in_a_turned_frame_must_be_right_beyond_doubt(detector, frames):
     """The locator's box of an upright face in a frame that is looked at upside down leads to it, upright."""
     (face,) = detector.detect(frames[0])
     looks = run_alone(detector, look(detector, frames[0], [face.box], np.zeros(1), [2]))
-    (row,) = detector.found(looks.result, looks.least)
+    (row,) = detector.found(looks)
     assert off(looks.result.keypoints[row], face.keypoints) < 0.03
     nothing = np.full_like(frames[0], 90)
     looks = run_alone(detector, look(detector, nothing, [face.box], np.zeros(1), [2]))
-    assert detector.found(looks.result, looks.least) == []
+    assert detector.found(looks) == []
     assert np.isinf(looks.least).all()
 
 
@@ -197,8 +197,11 @@ def test_beside_a_turned_object_nothing_else_is_in_its_place(detector, frames):
     part = result.keypoints.copy()
     part[1] = part[1].mean(0) + 0.5 * (part[1] - part[1].mean(0))
     result = replace(result, keypoints=part, score=np.float32([0.99995, 0.99]))
-    assert detector.found(result, np.zeros(2)) == [0, 1]
-    assert detector.found(result, np.float32([detector.spec.looks.turned, 0])) == [0]
+    least = np.zeros(2, np.float32)
+    assert detector.found(Looks(result, least, np.array([False, False]), {})) == [0, 1]
+    assert detector.found(Looks(result, least, np.array([True, False]), {})) == [0]
+    least = np.float32([0.98, 0])  # that the locator doubts the other does not matter
+    assert detector.found(Looks(result, least, np.array([False, False]), {})) == [0, 1]
 
 
 def asked_of(detector, frames, monkeypatch):

@@ -13,7 +13,7 @@ from edge_kp import tracker as tracker_module
 from edge_kp.each_frame import EachFrame
 from edge_kp.errors import BackendError
 from edge_kp.geometry import box_iou, invert, transform_points
-from edge_kp.identity import Sight
+from edge_kp.identity import Sight, same_place
 from edge_kp.live.following import Together
 from edge_kp.live.frames import Frame
 from edge_kp.locator import Located
@@ -372,6 +372,43 @@ def test_a_doubted_newcomer_is_looked_for_in_the_next_frame(detector, frames, mo
     monkeypatch.setattr(tracker_module, "DOUBTLESS", 1.1)
     found = [len(tracker.update(image)) for image in [*one[:3], *both[3:]]]
     assert found == [1, 1, 1, 1, 2, 2]
+
+
+def test_what_was_found_turned_is_told_at_once_by_its_own_rule(detector, frames, monkeypatch):
+    """Whatever its model asks of a turned look: the frame is turned otherwise in the next frames."""
+    spec = replace(detector.spec, looks=replace(detector.spec.looks, turned=0.9))
+    monkeypatch.setattr(detector, "spec", spec)
+    monkeypatch.setattr(tracker_module, "DOUBTLESS", 1.1)
+    lying = np.ascontiguousarray(np.rot90(frames[0]))
+    tracker = Tracker(detector)
+    found = [len(tracker.update(image)) for image in [np.zeros_like(lying)] * 2 + [lying] * 9]
+    assert found[-1] == 1
+
+
+def test_a_doubted_box_that_leads_to_who_is_followed_asks_for_no_search(detector, frames, monkeypatch):
+    (face,) = detector.detect(frames[0])
+    width = face.box[2] - face.box[0]
+    shifted = Located(face.box[None] + np.float32([0.55, 0, 0.55, 0]) * width, np.float32([0.98]))
+    sure = Located(face.box[None], np.zeros(1, np.float32))
+    asked = []
+    monkeypatch.setattr(detector, "locator", lambda *_: asked.append(1) or (shifted if asked[1:] else sure))
+    monkeypatch.setattr(tracker_module, "DOUBTLESS", 1.1)
+    (own,) = detector.detect(frames[0], shifted.boxes)
+    assert same_place(own.box, face.box)
+    tracker = Tracker(detector, locate_every=10)
+    for _ in range(31):
+        assert len(tracker.update(frames[0])) == 1
+    assert len(asked) == 4
+
+
+def test_a_gap_makes_no_two_frames_running(detector, frames, monkeypatch):
+    (face,) = detector.detect(frames[0])
+    monkeypatch.setattr(detector, "locator", lambda *_: Located(face.box[None], np.float32([0.98])))
+    monkeypatch.setattr(tracker_module, "DOUBTLESS", 1.1)
+    tracker = Tracker(detector)
+    empty, shown = np.full_like(frames[0], 90), frames[0]
+    clips = [(empty, 0.0), (empty, 0.1), (shown, 0.2), (shown, 60.0), (shown, 60.1)]
+    assert [len(tracker.update(image, time_s)) for image, time_s in clips] == [0, 0, 0, 0, 1]
 
 
 def test_who_comes_out_of_a_cover_is_nobody_new(detector, frames, monkeypatch):

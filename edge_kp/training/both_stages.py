@@ -52,7 +52,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     """Train both stages into ``out``, or go on where an interrupted run stands.
 
     Writes ``run.json``, ``templates.npz`` and ``.png``, ``stage1/``, ``stage1_errors.npz``, ``stage2/``,
-    ``evaluation.json`` and ``looks.json``; returns the content of the former of these two.
+    ``looks.json`` and, last, ``evaluation.json``, whose content it returns.
 
     Raises:
         DataError: unusable data, every problem on a line of its own.
@@ -189,6 +189,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
             stage2=np.stack([second[i]["image"] for i in range(len(second))]),
         )
     cascade = load_cascade(out, place.device)
+    if recipe.box_rule == "keypoints":
+        write_look_rules(out / LOOK_RULES, cascade, held)
     summary = evaluate(cascade, held, "jitter").summary()
     result = {
         "boxes": "jitter",
@@ -199,8 +201,6 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     with replacing(out / "evaluation.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
-    if recipe.box_rule == "keypoints":
-        write_look_rules(out / LOOK_RULES, cascade, held)
     lock.close()
     return result
 

@@ -192,7 +192,7 @@ def _located(sample: Sample, image: Array, detector: Networks | None) -> tuple[C
     if detector is None:
         raise ValueError("located boxes need a detector")
     looks = run_alone(detector, search_all_turns(detector, image))
-    there = told(detector.spec, looks.result, looks.least)
+    there = told(detector.spec, looks)
     best = best_overlap(sample.box, [tight_box(looks.result.keypoints[k]) for k in there])
     return looks.result, None if best is None else there[best]
 

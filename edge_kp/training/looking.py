@@ -14,7 +14,7 @@ from tqdm import tqdm
 from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
 from edge_kp.files import parse_json, reason, replacing
-from edge_kp.geometry import box_area, box_iou, jitter_box
+from edge_kp.geometry import box_iou, jitter_box
 from edge_kp.locator import ImageLocator, Locator
 from edge_kp.look_rules import LookRules
 from edge_kp.looks import LESS_DOUBT, off_place, settle
@@ -26,12 +26,15 @@ from edge_kp.types import Array
 
 LOOK_RULES = "looks.json"
 MOST = 100  # objects that are looked at
-BESIDE = 3  # boxes beside each that show none
+EMPTY = 300  # boxes beside them that show none
 APART = 0.1  # IoU with every object that such a box may have
-IN_PLACE = 0.08  # mean distance of keypoints below that, sides of a square of the box's area
+IN_PLACE = 0.08  # mean distance of keypoints below that, longer sides of the box
+FARTHEST = 2.0  # sides of the crop, more than any rule allows
 FALSE = 1.0  # % of the looks at what is no object, or none that lies so, which a rule may take for one
 FEW = 5.0  # % of the upright objects whose score may be below what is asked
 ROOM = 4.5  # times what nearly all objects need to settle is allowed, for those that are covered or blurred
+LOOKS = 100  # fewer looks at nothing do not show that an object may be taken for turned by a lower score
+AT_ONCE = 16  # boxes
 LOWEST = 0.9  # nothing below counts as hardly a doubt
 
 
@@ -49,7 +52,7 @@ class Seen(NamedTuple):
     Attributes:
         score, off: of the first look, see :func:`edge_kp.looks.off_place`.
         settled_score, moved: of the last look, and by how much it moved the crop.
-        in_place: did the last look find the object's keypoints? Never where there is none.
+        in_place: did the last look find the object's keypoints, wherever the box lay?
     """
 
     score: Array
@@ -57,6 +60,9 @@ class Seen(NamedTuple):
     settled_score: Array
     moved: Array
     in_place: Array
+
+    def part(self, boxes: slice) -> Seen:
+        return Seen(*(values[boxes] for values in self))
 
 
 def measure_looks(
@@ -68,16 +74,24 @@ def measure_looks(
         DataError: an unreadable image.
     """
     seen, networks = [], Networks(cascade.spec, cascade)
-    chosen = samples[:: max(1, len(samples) // MOST)][:MOST]
+    spread = np.linspace(0, len(samples) - 1, min(len(samples), MOST)).astype(int)
+    chosen = [samples[i] for i in spread.tolist()]
+    beside = math.ceil(EMPTY / len(chosen))
     for sample in tqdm(chosen, "looking", unit="object", leave=False):
         rng = key_rng(sample.key, seed)
         image = sample.read()
         box = jitter_box(sample.box, rng, 0.1)
-        beside = boxes_beside(image.shape[1], image.shape[0], sample.box, sample.others, rng)
-        seen.append(_look_at(networks, image, [box, *beside], sample))
-    first, others = (_joined(seen, part) for part in (slice(1), slice(1, None)))
-    rules = choose(first, others, cascade.spec.score_threshold)
-    return rules, figures(rules, first)
+        boxes = [box]
+        if sample.use_background:  # else there are others in it, nobody knows where
+            boxes += boxes_beside(image.shape[1], image.shape[0], sample.box, sample.others, beside, rng)
+        looks = [
+            _look_at(networks, image, boxes[i : i + AT_ONCE], sample) for i in range(0, len(boxes), AT_ONCE)
+        ]
+        seen.append(_joined(looks))
+    first, others = (_joined([looks.part(part) for looks in seen]) for part in (slice(1), slice(1, None)))
+    threshold = cascade.spec.score_threshold
+    rules = choose(first, others, threshold)
+    return rules, figures(rules, first, threshold)
 
 
 def write_look_rules(path: Path, cascade: Cascade, samples: Sequence[Sample]) -> None:
@@ -88,7 +102,7 @@ def write_look_rules(path: Path, cascade: Cascade, samples: Sequence[Sample]) ->
     if rules.turned < 1:
         print(
             f"turned by 90, 180 or 270 degrees, {told['turned_found_percent']:.0f} % of the held-back objects"
-            f" are seen for what they are, by a score of at least {rules.turned:.5g}"
+            f" are seen for what they are; a turned look counts from a score of {rules.turned:.5g}"
         )
     else:
         print("turned objects are not looked for: to this model they do not differ enough from upright ones")
@@ -129,9 +143,12 @@ def choose(seen: Seen, empty: Seen, threshold: float) -> LookRules:
     ]
     usual = min(most.turned, _percentile(seen.settled_score[:, 0], FEW))
     turned = max(LOWEST, usual, *false)
+    if len(empty.score) < LOOKS:
+        turned = max(turned, most.turned)
     if turned > np.median(seen.settled_score[:, 0]):  # it would be seen in few of those that are turned
         turned = 1.0
-    return LookRules(*(round(min(value, 1.0), 7) for value in (certain, placed, settled, turned)))
+    placed, settled = (min(math.ceil(1e7 * value) / 1e7, 1.0) for value in (placed, settled))
+    return LookRules(round(certain, 7), placed, settled, round(turned, 7))
 
 
 def _best_turned(seen: Seen, settled: float) -> Array:
@@ -142,14 +159,14 @@ def _best_turned(seen: Seen, settled: float) -> Array:
     return np.asarray(np.where(wrong & less, score[:, 1:], 0).max(1))
 
 
-def figures(rules: LookRules, seen: Seen) -> dict[str, float | int]:
+def figures(rules: LookRules, seen: Seen, threshold: float) -> dict[str, float | int]:
     """How the rules do on what they were chosen by, %."""
     settled = seen.moved <= rules.settled
     doubt = 1 - np.where(settled, seen.settled_score, seen.score)
     counts = settled & (seen.settled_score >= rules.turned)
     sure = (seen.score >= rules.certain) & (seen.off <= rules.placed)
     # An object turned by k looks to a look turned by j as an upright one does to a look turned by j - k.
-    there = seen.in_place[:, 1:].astype(bool)
+    there = seen.in_place[:, 1:].astype(bool) & (doubt[:, 1:] <= 1 - threshold)
     told = counts[:, :1] & ~sure[:, 1:] & (doubt[:, :1] < LESS_DOUBT * doubt[:, 1:])
     wrong = ~sure[:, 0] & (_best_turned(seen, rules.settled) >= rules.turned)
     return {
@@ -161,42 +178,35 @@ def figures(rules: LookRules, seen: Seen) -> dict[str, float | int]:
 
 
 def boxes_beside(
-    width: int, height: int, box: Array, others: Sequence[Array], rng: np.random.Generator
+    width: int, height: int, box: Array, others: Sequence[Array], count: int, rng: np.random.Generator
 ) -> list[Array]:
-    """Boxes (4,) of the size of ``box`` in an image of that size, that show neither it nor the others."""
+    """Up to ``count`` boxes (4,) of the size of ``box`` in an image, that show neither it nor the others."""
     size = box[2:] - box[:2]
     room = np.array([width, height]) - 0.5 - size
     if (room <= -0.5).any():
         return []
-    starts = rng.uniform(-0.5, room, (4 * BESIDE, 2))
+    starts = rng.uniform(-0.5, room, (4 * count, 2))
     boxes = [np.concatenate([start, start + size]).astype(np.float32) for start in starts]
-    return [b for b in boxes if all(box_iou(b, other) <= APART for other in (box, *others))][:BESIDE]
+    return [b for b in boxes if all(box_iou(b, other) <= APART for other in (box, *others))][:count]
 
 
 def _look_at(networks: Networks, image: Array, boxes: Sequence[Array], sample: Sample) -> Seen:
-    """What is seen in boxes of a frame, of which the first shows the sample's object and the others none."""
+    """What is seen in boxes of a frame, and where it is the sample's object."""
     count = 4 * len(boxes)
     first = networks.cascade(image, np.repeat(boxes, 4, axis=0), [0, 1, 2, 3] * len(boxes))
-    rows = np.flatnonzero(
-        np.ptp(first.keypoints, axis=1).any(1)
-    )  # stage 2 cannot look at points in one place
+    # Stage 2 cannot look at points in one place.
+    rows = np.flatnonzero(np.ptp(first.keypoints, axis=1).any(1))
     last, _ = run_alone(networks, settle(networks, image, list(first.keypoints[rows])))
-    score, moved, in_place = np.zeros(count), np.full(count, np.inf), np.zeros(count, bool)
+    score, moved, in_place = np.zeros(count), np.full(count, FARTHEST), np.zeros(count, bool)
     score[rows], moved[rows] = last.score, off_place(networks, last)
     distance = np.nanmean(np.linalg.norm(last.keypoints - sample.keypoints, axis=2), axis=1)
-    in_place[rows] = (rows < 4) & (distance < IN_PLACE * math.sqrt(box_area(sample.box)))
-    rows_of_boxes = (first.score, off_place(networks, first), score, moved, in_place)
-    return Seen(*(values.reshape(-1, 4) for values in rows_of_boxes))
+    in_place[rows] = distance < IN_PLACE * np.ptp(sample.box.reshape(2, 2), axis=0).max()
+    columns = (first.score, off_place(networks, first), score, moved, in_place)
+    return Seen(*(values.reshape(-1, 4) for values in columns))
 
 
-def _joined(seen: Sequence[Seen], part: slice) -> Seen:
-    """Some of the boxes of each frame."""
-    return Seen(
-        *(
-            np.concatenate([rows[part] for rows in rows_of_frames])
-            for rows_of_frames in zip(*seen, strict=True)
-        )
-    )
+def _joined(seen: Sequence[Seen]) -> Seen:
+    return Seen(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
 
 
 def _percentile(values: Array, percent: float) -> float:
