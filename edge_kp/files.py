@@ -23,6 +23,7 @@ from edge_kp.types import Array
 
 ABANDONED_S = 3600.0  # age at which a half-written file is nobody's any more
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})  # of pictures
+DARK = 16  # of 255: nothing is brighter in 12-bit pictures that are taken for 16 bits
 LARGEST = 2**30  # bytes of arrays that a file may unpack to
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
-from edge_kp.files import IMAGE_SUFFIXES
+from edge_kp.files import DARK, IMAGE_SUFFIXES
 from edge_kp.live.frames import Frame, clock
 from edge_kp.types import Array
 
@@ -33,6 +33,7 @@ class Pictures:
     def __init__(self, name: str, paths: Sequence[Path]) -> None:
         self.name = name
         self.skipped = 0
+        self._dark = False  # has it been said that pictures come out all but black?
         self._frames = self._load(paths)
         self._first = next(self._frames, None)
         if self._first is None:
@@ -49,11 +50,26 @@ class Pictures:
         for index, path in enumerate(paths):
             image = read_picture(path)
             if image is not None:
+                self._say_if_dark(path, image)
                 yield Frame(index, index / PICTURES_FPS, clock(), image, file=str(path))
                 continue
             self.skipped += 1
             if len(paths) > 1:
                 log.warning("%s cannot be read as a picture: skipped", path)
+
+    def _say_if_dark(self, path: Path, image: Array) -> None:
+        """Of pictures that hold 12 bits in 16, once: in 8 bits hardly anything is left of them."""
+        if self._dark or not 0 < image.max() <= DARK:
+            return
+        raw = read_picture(path, cv2.IMREAD_UNCHANGED)
+        if raw is not None and raw.dtype == np.uint16 and raw.max() > 255:
+            self._dark = True
+            log.warning(
+                "%s: its 16-bit values end at %d, so it comes out all but black: is it 12-bit data?"
+                " Save all such pictures in 8 bits, scaled alike",
+                path,
+                raw.max(),
+            )
 
     def read(self) -> Frame | None:
         frame, self._first = self._first or next(self._frames, None), None
@@ -66,13 +82,17 @@ class Pictures:
         self._frames = iter(())
 
 
-def read_picture(path: Path) -> Array | None:
-    """The picture as (H, W, 3) uint8 BGR, turned as its EXIF says; None where it cannot be read."""
+def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Array | None:
+    """The picture as (H, W, 3) uint8 BGR, turned as its EXIF says; None where it cannot be read.
+
+    Args:
+        flags: of ``cv2.imdecode``, for another form.
+    """
     try:
         if not path.is_file():  # a pipe or a device may have no end
             return None
         data = np.fromfile(path, np.uint8)  # unlike cv2.imread it takes every path on every system
-        return cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        return cv2.imdecode(data, flags) if data.size else None
     except (OSError, cv2.error):
         return None
 

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import DataError
+from edge_kp.files import DARK
 from edge_kp.geometry import tight_box
 from edge_kp.schema import KeypointSchema, Pair
 from edge_kp.types import Array
 
 SMALLEST_IMAGE = 8
-DARK = 16  # of 255: nothing is brighter in 12-bit data that are taken for 16 bits
 PLAIN_NAMES = "expected a name within the folder of images, neither absolute nor with .. in it"
 MOST = 1e30  # largest coordinate of a label, pixels; float32 ends not far beyond
 

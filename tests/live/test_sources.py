@@ -200,6 +200,21 @@ def test_a_folder_is_read_in_the_order_people_count_and_a_damaged_picture_is_ski
     assert "frame_4.png" in caplog.text
 
 
+def test_pictures_of_12_bits_in_16_are_told_once(tmp_path, caplog):
+    ramp = np.tile(np.arange(64, dtype=np.uint16) * 64, (48, 1))
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), ramp + np.uint16(i))
+    cv2.imwrite(str(tmp_path / "night.png"), np.full((48, 64), 9, np.uint8))
+    assert len(read_all(open_source(str(tmp_path)))) == 4
+    assert [m.partition(":")[0] for m in caplog.messages] == [str(tmp_path / "0.png")]
+    assert "16-bit values end at 4032" in caplog.text
+    caplog.clear()
+    cv2.imwrite(str(tmp_path / "whole.png"), 16 * ramp)
+    read_all(open_source(str(tmp_path / "whole.png")))
+    read_all(open_source(str(tmp_path / "night.png")))
+    assert not caplog.messages
+
+
 def test_a_picture_is_a_source_of_one_frame(tmp_path):
     gray = np.full((30, 40), 90, np.uint8)
     cv2.imwrite(str(tmp_path / "grün.png"), gray)
