@@ -25,6 +25,7 @@ MOVED = 0.4  # of the distance at which a look counts as settled: beyond, there 
 DOUBTLESS = 0.9999  # score that leaves hardly a doubt, even where the locator has one
 LESS_DOUBT = 0.1  # how much a turned look may leave of the doubt, 1 - score, that the upright one leaves
 TURNS = (1, 2, 3)  # quarter turns clockwise
+AT_ONCE = 256  # boxes
 DOUBLE = 0.6  # IoU of two results, above which they show the same object
 
 
@@ -96,6 +97,11 @@ def search_all_turns(networks: Networks, image: Array) -> Work[Looks]:
             if _is_sure(networks, seen[-1]):
                 break
             seen.append((yield from search(networks, image, turn)))
+    return _joined(seen)
+
+
+def _joined(seen: Sequence[Looks]) -> Looks:
+    """Several looks at a frame as one; the times add up."""
     seconds = {stage: sum(looks.seconds[stage] for looks in seen) for stage in seen[0].seconds}
     least, turned = (np.concatenate(parts) for parts in zip(*(looks[1:3] for looks in seen), strict=True))
     return Looks(joined([looks.result for looks in seen]), least, turned, seconds)
@@ -128,6 +134,22 @@ def look(
     """
     least = np.zeros(len(boxes), np.float32) if least is None else np.asarray(least, np.float32)
     turns = [0] * len(boxes) if turns is None else turns
+    seen = []
+    for start in range(0, max(1, len(boxes)), AT_ONCE):
+        lot = slice(start, start + AT_ONCE)
+        seen.append((yield from _look_at(networks, image, boxes[lot], least[lot], turns[lot], around)))
+    return seen[0] if len(seen) == 1 else _joined(seen)
+
+
+def _look_at(
+    networks: Networks,
+    image: Array,
+    boxes: Sequence[Array] | Array,
+    least: Array,
+    turns: Sequence[int],
+    around: bool,
+) -> Work[Looks]:
+    """:func:`look` at so many boxes that all looks at them can be kept."""
     result: CascadeResult = yield Detect(image, boxes, turns)
     rules = networks.spec.looks
     if networks.spec.locator != "network":  # the whole frame is the object, and upright

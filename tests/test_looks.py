@@ -159,6 +159,24 @@ def test_what_is_found_in_a_turned_frame_must_be_right_beyond_doubt(detector, fr
     assert np.isinf(looks.least).all()
 
 
+def test_many_boxes_are_looked_at_in_lots(detector, frames, monkeypatch):
+    """So that no more looks than those of a lot are kept at once; none of them sees another result."""
+    (face,) = detector.detect(frames[0])
+    image = turned(frames[0], 1)
+    shifts = np.float32([[0, 0], [4, 4], [200, 0], [-8, 2], [0, 90]])
+    box = tight_box(turned_points(face.keypoints, 1, frames[0]))
+    boxes = box + np.tile(shifts, 2)
+    whole, asked = requests(detector, look(detector, image, boxes))
+    monkeypatch.setattr("edge_kp.looks.AT_ONCE", 2)
+    lots, asked_in_lots = requests(detector, look(detector, image, boxes))
+    assert max(len(r.boxes) for r in asked if isinstance(r, Detect)) >= 5
+    assert max(len(r.boxes) for r in asked_in_lots if isinstance(r, Detect)) <= 6  # three turns of two
+    np.testing.assert_allclose(lots.result.keypoints, whole.result.keypoints, atol=0.02)
+    np.testing.assert_array_equal(lots.least, whole.least)
+    np.testing.assert_array_equal(lots.turned, whole.turned)
+    assert lots.turned.any()
+
+
 def test_points_in_one_place_cost_the_other_boxes_nothing(detector, frames, monkeypatch):
     (face,) = detector.detect(frames[0])
     detect_each = detector.cascade.detect_each
