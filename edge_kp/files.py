@@ -11,7 +11,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,18 @@ ABANDONED_S = 3600.0  # age at which a half-written file is nobody's any more
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})  # of pictures
 DARK = 16  # of 255: nothing is brighter in 12-bit pictures that are taken for 16 bits
 LARGEST = 2**30  # bytes of arrays that a file may unpack to
+
+
+def dark_end(image: Array, stored: Callable[[], Array | None]) -> int | None:
+    """Largest value of a picture that holds 12 bits in 16, and is all but black in 8; None for others.
+
+    Args:
+        image: the picture in 8 bits.
+        stored: reads it as it is stored; asked only where the picture is all but black.
+    """
+    raw = stored() if 0 < image.max() <= DARK else None
+    # No scaling by what one picture holds: the next would come out in another brightness.
+    return int(raw.max()) if raw is not None and raw.dtype == np.uint16 and raw.max() > 255 else None
 
 
 def clear_abandoned(path: Path) -> None:

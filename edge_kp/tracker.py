@@ -248,8 +248,8 @@ class Tracker:
         taken = [t.at for t in self._tracks]
         rows = [i for i in range(len(new)) if self._counts(sights[i], float(looks.least[i]))]
         newcomers = distinct((sights[i] for i in rows), taken)
-        doubted = {id(sights[i]) for i in rows if looks.least[i] > 0 and not looks.turned[i]}
-        newcomers = [s for s in newcomers if not (id(s) in doubted and self._flashes_up(s))]
+        doubted = {sights[i] for i in rows if looks.least[i] > 0 and not looks.turned[i]}
+        newcomers = [s for s in newcomers if not (s in doubted and self._flashes_up(s))]
         self._tracks += [self._new(sight) for sight in newcomers[:free]]
         self._tracks.sort(key=lambda t: t.id)
 

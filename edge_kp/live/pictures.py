@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import SourceError
-from edge_kp.files import DARK, IMAGE_SUFFIXES
+from edge_kp.files import IMAGE_SUFFIXES, dark_end
 from edge_kp.live.frames import Frame, clock
 from edge_kp.types import Array
 
@@ -59,16 +59,14 @@ class Pictures:
 
     def _say_if_dark(self, path: Path, image: Array) -> None:
         """Of pictures that hold 12 bits in 16, once: in 8 bits hardly anything is left of them."""
-        if self._dark or not 0 < image.max() <= DARK:
-            return
-        raw = read_picture(path, cv2.IMREAD_UNCHANGED)
-        if raw is not None and raw.dtype == np.uint16 and raw.max() > 255:
+        end = None if self._dark else dark_end(image, lambda: read_picture(path, cv2.IMREAD_UNCHANGED))
+        if end is not None:
             self._dark = True
             log.warning(
                 "%s: its 16-bit values end at %d, so it comes out all but black: is it 12-bit data?"
                 " Save all such pictures in 8 bits, scaled alike",
                 path,
-                raw.max(),
+                end,
             )
 
     def read(self) -> Frame | None:

@@ -133,7 +133,7 @@ def choose(seen: Seen, empty: Seen, threshold: float) -> LookRules:
     most = LookRules()
     placed = _percentile(seen.off[:, 0], 100 - FEW)
     settled = ROOM * _percentile(seen.moved[:, 0], 100 - FEW)
-    wrong = ~seen.in_place[:, 1:].astype(bool)
+    wrong = ~seen.in_place[:, 1:]
     first = np.where(wrong & (seen.off[:, 1:] <= placed), seen.score[:, 1:], 0)
     usual = min(most.certain, _percentile(seen.score[:, 0], FEW))
     certain = max(threshold, usual, _percentile(first, 100 - FALSE))
@@ -155,7 +155,7 @@ def _best_turned(seen: Seen, settled: float) -> Array:
     """(M,) score of the turned look that would be taken for right where an upright one is, 0 for none."""
     score = np.where(seen.moved <= settled, seen.settled_score, seen.score)
     less = 1 - score[:, 1:] < LESS_DOUBT * (1 - score[:, :1])
-    wrong = ~seen.in_place[:, 1:].astype(bool) & (seen.moved[:, 1:] <= settled)
+    wrong = ~seen.in_place[:, 1:] & (seen.moved[:, 1:] <= settled)
     return np.asarray(np.where(wrong & less, score[:, 1:], 0).max(1))
 
 
@@ -166,7 +166,7 @@ def figures(rules: LookRules, seen: Seen, threshold: float) -> dict[str, float |
     counts = settled & (seen.settled_score >= rules.turned)
     sure = (seen.score >= rules.certain) & (seen.off <= rules.placed)
     # An object turned by k looks to a look turned by j as an upright one does to a look turned by j - k.
-    there = seen.in_place[:, 1:].astype(bool) & (doubt[:, 1:] <= 1 - threshold)
+    there = seen.in_place[:, 1:] & (doubt[:, 1:] <= 1 - threshold)
     told = counts[:, :1] & ~sure[:, 1:] & (doubt[:, :1] < LESS_DOUBT * doubt[:, 1:])
     wrong = ~sure[:, 0] & (_best_turned(seen, rules.settled) >= rules.turned)
     return {

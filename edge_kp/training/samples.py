@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge_kp.errors import DataError
-from edge_kp.files import DARK
+from edge_kp.files import dark_end
 from edge_kp.geometry import tight_box
 from edge_kp.schema import KeypointSchema, Pair
 from edge_kp.types import Array
@@ -154,11 +154,10 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> Array:
     image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
         raise DataError(f"{path}: cannot be decoded as an image; replace or remove it")
-    raw = _decoded(data, cv2.IMREAD_UNCHANGED) if 0 < image.max() <= DARK else None
-    if raw is not None and raw.dtype == np.uint16 and raw.max() > 255:
-        # No scaling by what one picture holds: the next would come out in another brightness.
+    end = dark_end(image, lambda: _decoded(data, cv2.IMREAD_UNCHANGED))
+    if end is not None:
         raise DataError(
-            f"{path}: its 16-bit values end at {raw.max()}, so it comes out all but black: is it 12-bit"
+            f"{path}: its 16-bit values end at {end}, so it comes out all but black: is it 12-bit"
             " data? Save all in 8 bits, scaled alike, as the camera's pictures will be"
         )
     if size is not None and size[0] != size[1] and image.shape[:2] == size:  # their sides are swapped
