@@ -49,7 +49,8 @@ class HeadPose:
     Signs and order of rotations are those of 300W-LP and AFLW2000-3D (Zhu et al. 2016), which HopeNet,
     FSA-Net and 6DRepNet share. With right-handed rotations ``X``, ``Y``, ``Z`` about the axes of the image (x
     right, y up, z towards the viewer), ``rotation = X(-pitch) @ Y(-yaw) @ Z(-roll)``: rolled first, then
-    turned, then tilted.
+    turned, then tilted. Zero is where the face of :mod:`edge_kp.pose` looks straight ahead: people who look
+    into a camera have a pitch of some degrees below it.
 
     Attributes:
         yaw: > 0 the face turns towards the left of the image, its own right; from -180 to 180.

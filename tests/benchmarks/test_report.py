@@ -30,7 +30,8 @@ from edge_kp.errors import DataError  # noqa: E402
 from edge_kp.provenance import commit, provenance  # noqa: E402
 
 VOID = {"meta", "img", "line", "polyline", "br", "link"}
-# Settings, sizes and versions in the README, which nobody measured.
+PAGES = ("README.md", "docs/figures.md", "docs/precision.md", "docs/training.md")
+# Settings, sizes and versions in these pages, which nobody measured.
 NO_FIGURES = {"3.10", "0.8", "0.5", "80 %", "10.3", "40 %", "640 ×", "2 mm", "2.0", "320 ×"}
 GOOD: dict[str, Any] = {
     "command": "python -m benchmarks.x --data ibug:helen",
@@ -98,14 +99,15 @@ def test_a_changed_result_is_seen(results: Results, tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["one_core_ms"]["onnxruntime fp16 staged"]["times_as_fast"] = 77.25
     path.write_text(json.dumps(content))
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    changed = updated(text, "README.md", read_results(tmp_path / "results"))
+    text = (ROOT / "docs/precision.md").read_text(encoding="utf-8")
+    changed = updated(text, "docs/precision.md", read_results(tmp_path / "results"))
     assert changed != text
     assert "77.25" in changed
 
 
-def test_the_readme_has_no_measured_number_but_those_of_results() -> None:
-    text = NUMBER.sub("", BLOCK.sub("", (ROOT / "README.md").read_text(encoding="utf-8")))
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_has_no_measured_number_but_those_of_results(name: str) -> None:
+    text = NUMBER.sub("", BLOCK.sub("", (ROOT / name).read_text(encoding="utf-8")))
     text = re.sub(r"```.*?```|`[^`\n]*`|\]\([^)]*\)", "", text, flags=re.DOTALL)
     unit = r" ?(?:%|ms|MB|GB|times|×|mm|°|minutes|hours?)"
     found = set(re.findall(rf"(?<![\w.,±])\d[\d,]*(?:\.\d+(?:{unit})?|{unit})", text))
