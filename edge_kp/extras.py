@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
+import re
+from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 
 
@@ -17,6 +18,16 @@ def install(extra: str) -> str:
     except PackageNotFoundError:
         return f"pip install '.[{extra}]' in the project's folder"
     return f"pip install 'edge-kp[{extra}]'"
+
+
+def older(package: str, oldest: tuple[int, int]) -> str:
+    """The version of an installed package, if that is older than this one; else ``""``."""
+    try:
+        told = version(package)
+    except PackageNotFoundError:
+        return ""
+    numbers = re.match(r"(\d+)\.(\d+)", told)
+    return told if numbers and (int(numbers[1]), int(numbers[2])) < oldest else ""
 
 
 def installed(module: str) -> bool:

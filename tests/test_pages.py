@@ -14,10 +14,10 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 COMMAND = re.compile(r"python -m ((?:edge_kp|benchmarks)\.\w+)((?:[^\n`]|\\\n)*)")
 FLAG = re.compile(r"(?<!\S)--[a-z][a-z0-9-]*")
+FOLDERS = ("benchmarks", "calibration", "deploy", "docs", "edge_kp", "recipes")
 NAMES = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") or part.endswith(".egg-info") for part in path.relative_to(ROOT).parts)
+    for path in (*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")))
 )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from reference_arrays import reference_arrays
 
@@ -91,6 +92,15 @@ def test_boxes_of_several_batches_are_answered_as_alone_in_one_graph(tiny_model:
             for name in ("keypoints", "stage1_keypoints", "score", "visibility", "transforms"):
                 np.testing.assert_allclose(getattr(found, name)[i], getattr(alone, name)[0], atol=0.01)
             assert np.abs(found.crop(i).astype(int) - alone.crop(0)).mean() < 1
+
+
+@pytest.mark.parametrize("model", [*shipped_models(), "tiny"])
+def test_old_runtimes_can_read_the_format(model: str, tiny_model: Path) -> None:
+    """An ONNX Runtime refuses what is of a newer IR version than its own, whatever is in it."""
+    for path in sorted((tiny_model if model == "tiny" else SHIPPED / model).glob("*.onnx")):
+        network = onnx.load(path, load_external_data=False)
+        assert network.ir_version == onnx.helper.find_min_ir_version_for(network.opset_import), path
+        assert network.ir_version <= 9, path
 
 
 # OpenVINO is never given int8, TensorRT's: without 8-bit dot products (VNNI) its sums overflow there.

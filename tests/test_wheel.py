@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,11 @@ import pytest
 
 import edge_kp
 from edge_kp.geometry import tight_box, transform_points
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 # Built or trained beside the sources, or of no use to a build.
@@ -147,6 +153,42 @@ def test_the_command_follows_the_face_of_the_clip(bin: Path, tmp_path: Path) -> 
             assert inside.all(1).mean() > 0.8, row["frame"]
             free += 1
     assert free > 100
+
+
+OLDEST = """
+import importlib.metadata, sys
+from edge_kp import Detector
+for backend in ("onnxruntime", "openvino"):
+    for precision in ("fp32", "int8"):
+        with Detector("face68", backend=backend, precision=precision) as detector:
+            print(detector.backend_name, detector.precision, all(row.passed for row in detector.check()))
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the oldest numpy is of older Pythons")
+def test_the_oldest_versions_that_are_admitted_give_the_stored_results(
+    built: tuple[Path, Path], tmp_path: Path
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = [
+        re.sub(r">=([\d.]+)[^;]*", r"==\1.*", line)
+        for line in (*project["dependencies"], *project["optional-dependencies"]["openvino"])
+        if "python_version" not in line
+    ]
+    assert run([sys.executable, "-m", "venv", tmp_path]).returncode == 0
+    python = tmp_path / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "-q"]
+    if run([*pip, "tqdm"]).returncode:
+        pytest.skip("pip reaches no index here")
+    done = run([*pip, *oldest, built[1]])
+    assert done.returncode == 0, done.stderr
+    done = run([python, "-c", OLDEST], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{backend} {precision} True"
+        for backend in ("onnxruntime", "openvino")
+        for precision in ("fp32", "int8-cpu")
+    ]
 
 
 def test_what_is_missing_is_said_in_a_line_and_pip_understands_it(bin: Path, tmp_path: Path) -> None:

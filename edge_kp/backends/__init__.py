@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
-from edge_kp.extras import installed
+from edge_kp.extras import installed, older
 
 BACKENDS = ("auto", "onnxruntime", "openvino", "tensorrt")
 """What can run the networks; ``auto`` is :func:`choose_backend`'s choice."""
@@ -22,6 +22,8 @@ _PREFERRED = {
     "tensorrt": ("fp16", "fp32"),
 }
 
+OLDEST_OPENVINO = (2025, 0)  # older ones misread the weights that files of a compact model share
+
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +31,8 @@ def choose_backend(name: str) -> str:
     """The backend that ``auto`` stands for here, or ``name`` itself.
 
     TensorRT where it and a GPU are, with a warning where it is there but cannot be used; else OpenVINO where
-    it is installed, on x86, where it was measured to be the faster one; else ONNX Runtime.
+    it is installed, on x86, where it was measured to be the faster one, with a warning where it is too old;
+    else ONNX Runtime.
 
     Raises:
         BackendError: there is no backend of this name.
@@ -40,8 +43,20 @@ def choose_backend(name: str) -> str:
         return name
     if _gpu_is_usable():
         return "tensorrt"
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return "openvino" if x86 and installed("openvino") else "onnxruntime"
+    if platform.machine().lower() in ("x86_64", "amd64") and installed("openvino"):
+        if fault := _openvino_is_too_old():
+            log.warning("the networks run in ONNX Runtime: %s", fault)
+        else:
+            return "openvino"
+    return "onnxruntime"
+
+
+def _openvino_is_too_old() -> str:
+    """What to say of the OpenVINO that is installed; nothing where it is new enough."""
+    if not (told := older("openvino", OLDEST_OPENVINO)):
+        return ""
+    least = ".".join(str(part) for part in OLDEST_OPENVINO)
+    return f"OpenVINO {told} is too old; pip install 'openvino>={least}'"
 
 
 def _gpu_is_usable() -> bool:
@@ -120,6 +135,8 @@ def open_backend(name: str, path: Path, precision: str, threads: int | None) -> 
 
             return open_tensorrt(path, precision)
         if name == "openvino":
+            if fault := _openvino_is_too_old():
+                raise BackendError(fault)
             from edge_kp.backends.openvino import OpenVinoBackend
 
             rough = precision == "int8-cpu" and path.name.startswith("stage1.")

@@ -26,7 +26,7 @@ from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, regi
 from edge_kp.training.lending import LentLocator, TrainedLocator, locator_of
 from edge_kp.training.looking import LOOK_RULES, read_look_rules
 from edge_kp.training.network import Contract, ExportNet
-from edge_kp.training.onnx_graph import export_graph, export_network, set_metadata, settled
+from edge_kp.training.onnx_graph import export_graph, export_network, save_checked, set_metadata, settled
 from edge_kp.training.placing import move_into
 from edge_kp.training.quantise import write_precisions
 from edge_kp.training.ranges import read_auto
@@ -103,7 +103,7 @@ def export_run(
         references = make_references(spec, nets, images)
         if isinstance(found, LentLocator):
             set_metadata(found.network, metadata(spec, "locator", "fp32"))
-            onnx.save(found.network, folder / "locator.fp32.onnx")
+            save_checked(found.network, folder / "locator.fp32.onnx")
             references["locator"] = found.references
         save_references(folder, references)
         other = [p for p in PRECISIONS if p in precisions and p != "fp32"]

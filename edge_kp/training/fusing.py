@@ -24,7 +24,7 @@ from edge_kp.training.network import (
     rescale,
     stage_outputs,
 )
-from edge_kp.training.onnx_graph import set_metadata
+from edge_kp.training.onnx_graph import save_checked, set_metadata
 from edge_kp.training.sampling import apply_affine, pixel_centres, sample
 from edge_kp.types import Array
 
@@ -212,10 +212,9 @@ def fuse(
     newest = max(
         (parts["first"], parts["second"]), key=lambda part: max(o.version for o in part.opset_import)
     )
-    model = helper.make_model(whole, opset_imports=newest.opset_import, ir_version=newest.ir_version)
+    model = helper.make_model(whole, opset_imports=newest.opset_import)
     set_metadata(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, target)
+    save_checked(model, target)
 
 
 def glue_examples(

@@ -99,9 +99,22 @@ def export_graph(
         node.doc_string = ""
         del node.metadata_props[:]
     set_metadata(simplified, metadata)
-    onnx.checker.check_model(simplified, full_check=True)
-    onnx.save(simplified, path)
+    save_checked(simplified, path)
     return plain
+
+
+def save_checked(model: onnx.ModelProto, path: Path) -> None:
+    """Check a model and save it, as of the oldest version of the format (IR) that its operators admit.
+
+    Exporters write the newest that they know, which older runtimes refuse to read: ONNX Runtime before 1.18
+    any beyond 9.
+
+    Raises:
+        onnx.checker.ValidationError: it is no valid model.
+    """
+    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
 
 
 def with_own_weights(path: Path) -> onnx.ModelProto:

@@ -22,6 +22,7 @@ from onnxscript.ir.passes.common import RemoveUnusedNodesPass
 from edge_kp.errors import ModelError
 from edge_kp.files import replacing
 from edge_kp.modeldir import NETWORKS, PRECISIONS, read_model
+from edge_kp.training.onnx_graph import save_checked
 from edge_kp.training.ranges import STYLES, Ranges, read_ranges
 from edge_kp.training.trunk import (
     FOLLOWERS,
@@ -164,9 +165,8 @@ def _save(model: ir.Model, target: Path, precision: str, metadata: Mapping[str, 
     RemoveUnusedNodesPass()(model)
     proto = ir.to_proto(model)
     onnx.helper.set_model_props(proto, {**metadata, "edge_kp.precision": precision})
-    onnx.checker.check_model(proto, full_check=True)
     with replacing(target) as part:
-        onnx.save(proto, part)
+        save_checked(proto, part)
 
 
 def _halve(graph: ir.Graph) -> None:

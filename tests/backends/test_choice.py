@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 import edge_kp.backends as backends
 from edge_kp import Detector
-from edge_kp.backends import BACKENDS, choose_backend, choose_precision, cuda
+from edge_kp.backends import BACKENDS, choose_backend, choose_precision, cuda, open_backend
 from edge_kp.errors import BackendError
 from edge_kp.extras import installed
 
@@ -71,6 +72,24 @@ def test_a_tensorrt_that_cannot_be_used_is_named_and_passed_over(
             Detector(tiny_model, backend="tensorrt")
     finally:
         sys.modules.pop("tensorrt", None)
+
+
+def test_an_openvino_that_is_too_old_is_named_and_passed_over(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine({"openvino"})
+    described = tmp_path / "openvino-2024.6.0.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 2024.6.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert choose_backend("auto") == "onnxruntime"
+    told = "OpenVINO 2024.6.0 is too old; pip install 'openvino>=2025.0'"
+    assert [record.getMessage() for record in caplog.records] == [f"the networks run in ONNX Runtime: {told}"]
+    with pytest.raises(BackendError, match=re.escape(told)):
+        open_backend("openvino", tmp_path / "stage1.fp32.onnx", "fp32", 1)
+    for version, new in (("2025.0.0", True), ("2026.4.1", True), ("2024.10", False), ("unknown", True)):
+        (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: openvino\nVersion: {version}\n")
+        assert choose_backend("auto") == ("openvino" if new else "onnxruntime"), version
 
 
 def test_a_folder_called_like_a_package_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
