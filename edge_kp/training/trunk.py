@@ -98,9 +98,20 @@ def half_nodes(graph: ir.Graph) -> set[ir.Node]:
         floats = [value for value in computed_inputs(node) if value.dtype == ir.DataType.FLOAT]
         # A node without any turns 8 bits, or constants, into numbers again.
         passes = not floats or any(is_feature(value) for value in floats)
-        if node not in exact and (node.op_type in LAYERS or passes):
+        if node not in exact and (node.op_type in LAYERS or passes) and not _is_grouped(node):
             half.add(node)
     return half
+
+
+def _is_grouped(node: ir.Node) -> bool:
+    """Is it a convolution in groups of several channels?
+
+    ONNX Runtime adds the bias of the first group to all of them, in 16 bits on ARM processors that compute
+    with these (1.20 and 1.23, Cortex-A76). Such are small here: each keypoint's own weights.
+    """
+    if node.op_type != "Conv" or node.attributes.get_int("group", 1) == 1:
+        return False
+    return (_weights(node).shape or (0, 0))[1] != 1
 
 
 def _exact_nodes(graph: ir.Graph) -> set[ir.Node]:

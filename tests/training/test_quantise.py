@@ -232,8 +232,16 @@ def test_results_are_near_those_of_fp32(
 @pytest.mark.parametrize("network", NETWORKS)
 def test_fp16_halves_the_layers_and_nothing_exact(typed: Path, network: str) -> None:
     graph = Graph(typed / f"{network}.fp16.onnx")
+    grouped = 0
+    shapes = {tensor.name: tensor.dims for tensor in graph.model.graph.initializer}
     for node in graph.of("Conv", "Gemm"):
-        assert {graph.types[name] for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}, node.name
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        # ONNX Runtime gets them wrong in 16 bits on ARM.
+        own = groups > 1 and shapes[node.input[1]][1] > 1
+        grouped += own
+        wanted = TensorProto.FLOAT if own else TensorProto.FLOAT16
+        assert {graph.types[name] for name in (*node.input, *node.output)} == {wanted}, node.name
+    assert (grouped > 0) == (network != "locator")
     for node in graph.of(*EXACT):
         assert TensorProto.FLOAT16 not in {graph.types[n] for n in (*node.input, *node.output) if n}, (
             node.name
