@@ -282,6 +282,18 @@ def test_a_network_that_cannot_be_built_costs_the_others_nothing(trt, folder, ca
     assert "stage1" in shown.out.partition("engines beside PyTorch")[2]
 
 
+def test_an_engine_passes_where_onnx_runtime_cannot_run_its_file(trt, folder, capsys, monkeypatch):
+    """As on ARM, where ONNX Runtime makes layers of 8 and 16 bits that it then refuses."""
+
+    def refuses(name, path, *more):
+        raise BackendError(f"{path.name}: ONNX Runtime cannot load it")
+
+    monkeypatch.setattr(cli, "open_backend", refuses)
+    assert cli.main(["--model", str(folder), "--precision", "fp32", "--verify"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.endswith("cannot load it")]
+    assert sorted(told) == [f"{name}.fp32.onnx: ONNX Runtime cannot load it" for name in ("stage1", "stage2")]
+
+
 def test_an_engine_beyond_tolerance_fails_and_names_the_output(trt, folder, capsys):
     references = {}
     file = reference_arrays(folder)

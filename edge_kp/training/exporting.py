@@ -23,6 +23,7 @@ from edge_kp.parity import compare as parity
 from edge_kp.parity import table as show
 from edge_kp.training.finished import check_images, data_names, read_figures
 from edge_kp.training.fusing import CascadeNet, finer, fuse, glue_examples, region_size
+from edge_kp.training.judged import open_judged
 from edge_kp.training.lending import LentLocator, TrainedLocator, locator_of
 from edge_kp.training.looking import LOOK_RULES, read_look_rules
 from edge_kp.training.network import Contract, ExportNet
@@ -167,7 +168,7 @@ def held(folder: Path, precision: str, references: Mapping[str, References]) -> 
         path = folder / f"{name}.{precision}.onnx"
         if not path.exists():  # the one-graph cascade, which is not there in every precision
             continue
-        seen = OnnxRuntimeBackend(path).run(reference.images)
+        seen = open_judged(path).run(reference.images)
         rows += parity(name, precision, seen, reference.outputs)
     return rows
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.cascade import Cascade
 from edge_kp.errors import DataError
 from edge_kp.geometry import box_iou
@@ -18,6 +17,7 @@ from edge_kp.metrics import nme
 from edge_kp.modeldir import ModelSpec
 from edge_kp.training.calibration.inputs import Held
 from edge_kp.training.evaluation import evaluate
+from edge_kp.training.judged import open_judged
 from edge_kp.training.quantise import layer_names, to_int8
 from edge_kp.training.ranges import METHODS, STYLES, Ranges, measure_ranges
 from edge_kp.types import Array
@@ -77,7 +77,7 @@ class Judge:
         }
 
     def _run_stages(self, files: Mapping[str, Path]) -> tuple[Array, Array]:
-        cascade = Cascade(self.spec, *(OnnxRuntimeBackend(files[name]) for name in ("stage1", "stage2")))
+        cascade = Cascade(self.spec, *(open_judged(files[name]) for name in ("stage1", "stage2")))
         boxes = "tight" if self.spec.box_rule == "image" else "jitter"
         result = evaluate(cascade, self.held.samples, boxes, progress=False)
         return result.keypoints, result.errors["cascade"]
@@ -85,7 +85,7 @@ class Judge:
     def _run_locator(self, files: Mapping[str, Path]) -> list[list[Array]]:
         if not len(self.held.frames):
             return []
-        backend = OnnxRuntimeBackend(files["locator"])
+        backend = open_judged(files["locator"])
         locate = NetworkLocator(backend, self.spec.locator_size, self.spec.locator_threshold)
         return [list(locate.search(frame)[0]) for frame in self.held.frames]
 
@@ -141,12 +141,12 @@ def layer_shifts(source: Path, images: Array, style: str, ranges: Ranges, work: 
     Mean over images and keypoints; for the locator, over the corners of each photo's likeliest box.
     """
     images = images[:ALONE]
-    truth = OnnxRuntimeBackend(source).run(images)
+    truth = open_judged(source).run(images)
     shifts = {}
     alone = work / "alone.onnx"
     for layer in tqdm(layer_names(source, style), f"{source.name}, {style}", unit="layer", leave=False):
         to_int8(source, alone, style, ranges, [layer])
-        shifts[layer] = _shift(OnnxRuntimeBackend(alone).run(images), truth)
+        shifts[layer] = _shift(open_judged(alone).run(images), truth)
     return shifts
 
 
