@@ -24,6 +24,8 @@ QUALITY = 50  # of WebP, up to 100
 
 def make_picture(out: Path, frames: range) -> int:
     """Write an animation of these frames of the clip, which plays for ever; its number of pictures."""
+    if not hasattr(cv2, "Animation"):
+        raise SystemExit("error: animations need OpenCV 4.11 or newer: pip install -U opencv-python")
     clip, pictures = cv2.VideoCapture(str(CLIP)), []
     fps = clip.get(cv2.CAP_PROP_FPS)
     with Detector("face68", backend="onnxruntime") as detector:

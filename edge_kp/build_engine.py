@@ -181,7 +181,8 @@ def _line(engine: Path, info: EngineInfo) -> str:
 def _verify(jobs: Sequence[Job], references: Mapping[str, References]) -> dict[str, BackendError]:
     """Engines, and ONNX Runtime on the same files, beside PyTorch's outputs: file → why its engine fails.
 
-    What ONNX Runtime gives is told, and decides nothing: on ARM it has faults of its own in few bits.
+    What ONNX Runtime gives is told, and decides nothing: in few bits it has faults of its own, above all on
+    ARM.
     """
     failed: dict[str, BackendError] = {}
     for precision in dict.fromkeys(precision for _, _, precision in jobs):

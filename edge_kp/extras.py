@@ -26,7 +26,7 @@ def older(package: str, oldest: tuple[int, int]) -> str:
         told = version(package)
     except PackageNotFoundError:
         return ""
-    numbers = re.match(r"(\d+)\.(\d+)", told)
+    numbers = re.match(r"(\d+)\.(\d+)", told or "")  # None where an uninstall was cut short
     return told if numbers and (int(numbers[1]), int(numbers[2])) < oldest else ""
 
 

@@ -50,7 +50,7 @@ class HeadPose:
     FSA-Net and 6DRepNet share. With right-handed rotations ``X``, ``Y``, ``Z`` about the axes of the image (x
     right, y up, z towards the viewer), ``rotation = X(-pitch) @ Y(-yaw) @ Z(-roll)``: rolled first, then
     turned, then tilted. Zero is where the face of :mod:`edge_kp.pose` looks straight ahead: people who look
-    into a camera have a pitch of some degrees below it.
+    into a camera have a pitch some 10 degrees below it.
 
     Attributes:
         yaw: > 0 the face turns towards the left of the image, its own right; from -180 to 180.

@@ -29,6 +29,7 @@ DOCUMENTS = (
     "benchmarks/results/README.md",
     "docs/ceph19.md",
     "docs/figures.md",
+    "docs/jetson.md",
     "docs/precision.md",
     "docs/training.md",
     "docs/your-own-object.md",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from pathlib import Path
 
@@ -16,20 +15,22 @@ PAIRS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def open_judged(path: Path) -> OnnxRuntimeBackend:
-    """An ONNX file in ONNX Runtime.
+    """An ONNX file in ONNX Runtime, with 32-bit numbers where it has 16-bit ones to be rounded to 8 bits.
 
-    On ARM that truncates 16-bit numbers where it should round them to 8 bits, and makes layers of them that
-    it then refuses (1.20 and 1.23, Cortex-A76), while TensorRT on the same board does neither. There it is
-    given 32-bit numbers to round.
+    On ARM ONNX Runtime truncates those, and joins them into layers that it then refuses (1.20 and 1.23,
+    Cortex-A76); on x86 without 8-bit dot products the layers that it joins them into overflow (before 1.30).
+    TensorRT, which such files are for, computes what is written.
 
     Raises:
         BackendError: ONNX Runtime cannot load the file.
     """
-    if platform.machine().lower() not in ("aarch64", "arm64"):
+    model = with_own_weights(path)
+    half = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    if not any(node.op_type in PAIRS and node.input[1] in half for node in model.graph.node):
         return OnnxRuntimeBackend(path)
     with tempfile.TemporaryDirectory() as temporary:
         rounding = Path(temporary, path.name)
-        onnx.save(round_in_single(with_own_weights(path)), rounding)
+        onnx.save(round_in_single(model), rounding)
         return OnnxRuntimeBackend(rounding)
 
 

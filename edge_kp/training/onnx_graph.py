@@ -112,7 +112,7 @@ def save_checked(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         onnx.checker.ValidationError: it is no valid model.
     """
-    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 

@@ -87,6 +87,8 @@ def test_an_openvino_that_is_too_old_is_named_and_passed_over(
     assert [record.getMessage() for record in caplog.records] == [f"the networks run in ONNX Runtime: {told}"]
     with pytest.raises(BackendError, match=re.escape(told)):
         open_backend("openvino", tmp_path / "stage1.fp32.onnx", "fp32", 1)
+    (described / "METADATA").unlink()  # as an uninstall that was cut short leaves it
+    assert choose_backend("auto") == "openvino"
     for version, new in (("2025.0.0", True), ("2026.4.1", True), ("2024.10", False), ("unknown", True)):
         (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: openvino\nVersion: {version}\n")
         assert choose_backend("auto") == ("openvino" if new else "onnxruntime"), version

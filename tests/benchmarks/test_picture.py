@@ -6,8 +6,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from benchmarks.make_picture import CLIP, OUT, WINDOW, make_picture
+
+pytestmark = pytest.mark.skipif(not hasattr(cv2, "Animation"), reason="animations need OpenCV 4.11")
 
 
 def test_it_shows_frames_of_the_clip_with_keypoints(tmp_path: Path) -> None:
