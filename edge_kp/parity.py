@@ -21,7 +21,7 @@ from edge_kp.types import Array
 
 FILE = "references.npz"
 LIKELY = 0.3  # score from which a locator's box is compared: those of empty cells mean nothing
-ROUGH = ("int8", "int8-cpu")
+ROUGH = ("fp16", "int8", "int8-cpu")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def compare(
                 f"{network}: expected output {name} {truth.shape}, got {shape}; export the model again"
             )
         difference = np.abs(seen[name].astype(np.float64) - truth)
-        # In 8 bits a stage need only agree that a crop shows no object, not on where its points would be.
+        # In few bits a stage need only agree that a crop shows no object, not on where its points would be.
         meaningless = precision in ROUGH and name != "score" and "score" in expected
         if name == "boxes" or meaningless:
             difference = difference[expected["score"] >= LIKELY]
