@@ -95,6 +95,16 @@ def apart(seen: Array, expected: Array) -> dict[str, Any]:
     }
 
 
+def errors(folder: Path) -> dict[str, Any]:
+    """What ``edge_kp.evaluate`` measured there on labelled photos, by precision, where it did."""
+    measured = {}
+    for precision in FOLLOWED:
+        if (path := folder / f"{precision}.error.json").exists():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            measured[precision] = {"title": told["title"], **told["summary"]["cascade"]}
+    return measured
+
+
 def _run(args: argparse.Namespace) -> None:
     if args.part == "hold":
         about = {"machine": platform.machine(), "onnxruntime": version("onnxruntime"), "models": hold()}
@@ -108,7 +118,7 @@ def _run(args: argparse.Namespace) -> None:
         }
         held = json.loads((args.file / "held.json").read_text())
         emulated = {"processor": args.processor, "emulator": args.emulator, **held}
-        write_result("arm", {"emulated": emulated, "clip": clip}, args.out)
+        write_result("arm", {"emulated": emulated, "clip": clip, "error": errors(args.file)}, args.out)
         far = [
             f"{model} {network}.{precision}: beyond tolerance in {', '.join(figures['beyond_tolerance'])}"
             for model, precisions in held["models"].items()

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # edge_kp on an emulated 64-bit ARM processor: bash benchmarks/arm_check.sh [FOLDER]
 # Every shipped network is held against the stored results there, and the shipped clip is followed; the figures
-# are written to benchmarks/results/arm.json. Needs Debian 12 on x86, root, and the project's environment.
+# are written to benchmarks/results/arm.json. DATA=ibug:helen_val measures the error on labelled photos as well.
+# Needs Debian 12 on x86, root, and the project's environment.
 # CPU=cortex-a57 has no 16-bit arithmetic. ONNX Runtime beyond 1.23 does not start in Debian's QEMU.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,5 +30,8 @@ arm -m benchmarks.arm hold "$folder/held.json"
 for precision in fp32 fp16 int8; do
   arm -m benchmarks.arm follow "$folder/$precision.arm.npy" --precision $precision
   "$python" -m benchmarks.arm follow "$folder/$precision.here.npy" --precision $precision
+  if [ -n "${DATA:-}" ]; then
+    arm -m edge_kp.evaluate --data "$DATA" --precision $precision --threads 1 --json "$folder/$precision.error.json"
+  fi
 done
 "$python" -m benchmarks.arm write "$folder" --processor "$cpu" --emulator "$(qemu-aarch64-static --version | head -1)"

@@ -38,10 +38,13 @@ def test_followings_are_compared_and_written(tmp_path: Path) -> None:
     for precision in arm.FOLLOWED:
         np.save(tmp_path / f"{precision}.here.npy", here)
         np.save(tmp_path / f"{precision}.arm.npy", there)
+    measured = {"title": "108 samples", "summary": {"cascade": {"nme": 3.0}, "stage1": {"nme": 4.0}}}
+    (tmp_path / "fp16.error.json").write_text(json.dumps(measured))
     (tmp_path / "held.json").write_text(json.dumps({"machine": "aarch64", "models": {}}))
     assert arm.main(["write", str(tmp_path), "--processor", "cortex-a76", "--out", str(tmp_path)]) == 0
     told: dict[str, Any] = json.loads((tmp_path / "arm.json").read_text())
     assert told["emulated"]["processor"] == "cortex-a76"
+    assert told["error"] == {"fp16": {"title": "108 samples", "nme": 3.0}}
     for figures in told["clip"].values():
         assert figures["frames_with_face_here"] - figures["frames_with_face"] == 10
         assert figures["apart_mean_percent"] == pytest.approx(2)
