@@ -25,12 +25,12 @@ from edge_kp.cli import run_cli
 from edge_kp.errors import DataError
 from edge_kp.modeldir import SHIPPED, read_model, shipped_models
 from edge_kp.parity import compare, load_references
+from edge_kp.schema import FACE68
 from edge_kp.types import Array
 
 CLIP = SHIPPED.parent / "assets" / "astronaut.mp4"
 HELD = ("fp32", "fp16", "int8-cpu")  # int8 is TensorRT's
 FOLLOWED = ("fp32", "fp16", "int8")
-EYES = (36, 45)
 EVERY = 4  # frames: an emulated processor is slow
 
 
@@ -81,7 +81,8 @@ def apart(seen: Array, expected: Array) -> dict[str, Any]:
     """
     if len(seen) != len(expected):
         raise DataError(f"the clip had {len(seen)} frames there and {len(expected)} here; run both again")
-    unit = np.linalg.norm(expected[:, EYES[0]] - expected[:, EYES[1]], axis=1)
+    left, right = FACE68.reference
+    unit = np.linalg.norm(expected[:, left] - expected[:, right], axis=1)
     distance = 100 * np.linalg.norm(seen - expected, axis=2).mean(1) / unit
     there = [np.isfinite(points).all((1, 2)) for points in (seen, expected)]
     if not (both := there[0] & there[1]).any():

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import cv2
 
+from benchmarks.clip import CLIP
 from edge_kp import Detector, Tracker
 from edge_kp.files import replacing
 from edge_kp.overlay import draw_detections
 
-ROOT = Path(__file__).parents[1]
-CLIP = ROOT / "edge_kp" / "assets" / "astronaut.mp4"
-OUT = ROOT / "docs" / "astronaut.webp"
+OUT = Path(__file__).parents[1] / "docs" / "astronaut.webp"
 FRAMES = range(45, 231, 3)
 WINDOW = (slice(60, 420), slice(100, 540))  # rows and columns of a frame
 QUALITY = 50  # of WebP, up to 100

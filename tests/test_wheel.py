@@ -112,15 +112,20 @@ def test_the_changelog_begins_with_this_version() -> None:
 # In an environment that was empty
 
 
-@pytest.fixture(scope="module")
-def bin(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment into which pip has put the wheel and what it asks for."""
-    folder = tmp_path_factory.mktemp("empty")
+def empty(folder: Path) -> list[str | Path]:
+    """Make a fresh environment; its pip, ready to install."""
     assert run([sys.executable, "-m", "venv", folder]).returncode == 0
     pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
     if run([*pip, "tqdm"]).returncode:
         pytest.skip("pip reaches no index here")
-    done = run([*pip, built[1]])
+    return pip
+
+
+@pytest.fixture(scope="module")
+def bin(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a fresh environment into which pip has put the wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("empty")
+    done = run([*empty(folder), built[1]])
     assert done.returncode == 0, done.stderr
     return folder / "bin"
 
@@ -156,7 +161,6 @@ def test_the_command_follows_the_face_of_the_clip(bin: Path, tmp_path: Path) -> 
 
 
 OLDEST = """
-import importlib.metadata, sys
 from edge_kp import Detector
 for backend in ("onnxruntime", "openvino"):
     for precision in ("fp32", "int8"):
@@ -175,14 +179,9 @@ def test_the_oldest_versions_that_are_admitted_give_the_stored_results(
         for line in (*project["dependencies"], *project["optional-dependencies"]["openvino"])
         if "python_version" not in line
     ]
-    assert run([sys.executable, "-m", "venv", tmp_path]).returncode == 0
-    python = tmp_path / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "-q"]
-    if run([*pip, "tqdm"]).returncode:
-        pytest.skip("pip reaches no index here")
-    done = run([*pip, *oldest, built[1]])
+    done = run([*empty(tmp_path), *oldest, built[1]])
     assert done.returncode == 0, done.stderr
-    done = run([python, "-c", OLDEST], tmp_path)
+    done = run([tmp_path / "bin" / "python", "-c", OLDEST], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         f"{backend} {precision} True"
