@@ -7,18 +7,26 @@ SOURCE ?= edge_kp/assets/astronaut.mp4
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: run test lint docs wheel clean
+.PHONY: run test lint style types unit docs wheel clean
 
 run: .venv/run-ready
 	$(BIN)/python -m edge_kp.run --source $(SOURCE) $(ARGS)
 
-test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile
+# Types are checked while the tests run, which leave some of each core idle.
+test: style
+	$(MAKE) -j2 types unit
 
-lint: .venv/test-ready
+lint: style types
+
+style: .venv/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/test-ready
 	$(BIN)/mypy
+
+unit: .venv/test-ready
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile
 
 docs: .venv/test-ready
 	$(BIN)/python docs/api.py site
@@ -34,8 +42,8 @@ wheel: .venv/test-ready
 	touch $@
 
 .venv/test-ready: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --no-deps mediapipe==0.10.14 \
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile --no-deps mediapipe==0.10.14 \
 		|| echo "no mediapipe for this Python: the tests of its weights are skipped"
 	touch $@ .venv/run-ready
 

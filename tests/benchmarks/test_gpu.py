@@ -27,7 +27,7 @@ CHECK = ROOT / "benchmarks" / "gpu_check.sh"
 if str(ROOT) not in sys.path:  # the benchmarks are not installed
     sys.path.append(str(ROOT))
 
-from benchmarks import gpu, gpu_measure, legacy_trt86, speed_candidates, speed_worker  # noqa: E402
+from benchmarks import gpu, gpu_candidates, gpu_measure, legacy_trt86, speed_candidates, speed_worker  # noqa: E402
 from benchmarks.common import write_result  # noqa: E402
 from benchmarks.gpu_measure import Candidate, Notes  # noqa: E402
 
@@ -478,15 +478,15 @@ def test_pytorch_without_a_gpu_is_left_out_by_name(tiny_model, tiny_run):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    job = gpu.prepare(str(tiny_model), ("fp32",), (1,))
-    assert list(gpu.pytorch(job, tiny_run)) == []
+    job = gpu_candidates.prepare(str(tiny_model), ("fp32",), (1,))
+    assert list(gpu_candidates.pytorch(job, tiny_run)) == []
     assert job.notes.skipped == {"torch": "this PyTorch finds no GPU"}
 
 
 def test_pytorch_that_is_not_installed_is_left_out_by_name(tiny_model, tiny_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    job = gpu.prepare(str(tiny_model), ("fp32",), (1,))
-    assert list(gpu.pytorch(job, tiny_run)) == []
+    job = gpu_candidates.prepare(str(tiny_model), ("fp32",), (1,))
+    assert list(gpu_candidates.pytorch(job, tiny_run)) == []
     assert "torch" in job.notes.skipped["torch"]
 
 

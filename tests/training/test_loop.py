@@ -446,23 +446,15 @@ def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "stage")) == SHORT.epochs
 
 
-def test_processes_share_a_training_that_leaves_parts_out(tmp_path: Path, train: str) -> None:
-    """What is not used has no gradient, which processes that wait for each other's must know."""
-    out = tmp_path / "run"
-    command = [train, "--data", "synthetic:80", "--out", str(out), "--epochs", "1", "1"]
-    command += ["--k", "8", "--sizes", "32", "32", "--widths", "8", "8", "--batch", "16", "--workers", "0"]
-    command += ["--part", "stages", "--readings", "2", "2", "--searches", "8", "0", "--without", "residual"]
-    done = torchrun(*command)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "evaluation.json").is_file()
-
-
 def test_processes_of_two_machines_write_one_run(tmp_path: Path, train: str) -> None:
+    """Of networks with parts left out, too: what is not used has no gradient, which processes that wait for
+    each other's must know."""
     out = tmp_path / "run"
     command = [train, "--data", "synthetic:160", "--out", str(out), "--epochs", "1", "1"]
     command += ["--k", "8", "--sizes", "32", "48", "--widths", "8", "8", "--batch", "32", "--workers", "0"]
     command += ["--locator-size", "64", "--locator-width", "8"]
     command += ["--locator-epochs", "1", "--locator-pictures", "32"]
+    command += ["--readings", "2", "2", "--searches", "8", "0", "--without", "residual"]
     done = torchrun(*command, machines=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("held-back samples") == 1  # one process speaks for both

@@ -15,12 +15,16 @@ from edge_kp.schema import pairs_from_names
 from edge_kp.templates.__main__ import main as templates
 from edge_kp.train import main
 from edge_kp.training.datasets import load_dataset
-from edge_kp.training.mirroring import mirrors_into_itself, shape_distances
+from edge_kp.training.mirroring import about_mirroring, mirrors_into_itself, shape_distances
 from edge_kp.training.split import training_samples
 
 NAMES = ["left_jaw", "right_jaw", "left_neck", "right_neck", "left_end", "right_end"]
 WRENCH = np.array([[-20, -60], [20, -60], [-30, -40], [30, -40], [-8, 60], [8, 60.0]])
 FLIP = np.array([1, 0, 3, 2, 5, 4])
+ACROSS = (
+    "samples are not mirrored: with left_jaw/right_jaw, left_neck/right_neck, left_end/right_end exchanged"
+    " they would stand as in no photo"
+)
 
 
 def turned(points: np.ndarray, degrees: float, scale: float = 1.0) -> np.ndarray:
@@ -167,25 +171,31 @@ def test_pairs_by_name_give_way_to_those_of_a_model_and_of_other_data(tmp_path: 
         assert load_dataset([named, upright]).schema.flip_pairs == expected
 
 
+def test_it_is_told_in_a_line_whether_samples_are_mirrored(tmp_path: Path) -> None:
+    told = {
+        wrenches(tmp_path / "across", 90): ACROSS,
+        wrenches(tmp_path / "explicit", 90, flip_pairs=[[0, 1], [2, 3], [4, 5]]): "change places: warning: so"
+        " they stand as in no photo",
+        wrenches(tmp_path / "upright", 0): "left_end/right_end change places",
+        wrenches(tmp_path / "none", 0, flip_pairs=[]): "not mirrored: the data name no flip_pairs",
+    }
+    for spec, expected in told.items():
+        data = load_dataset([spec])
+        shapes = np.stack([sample.keypoints for sample in data.samples])
+        fits = mirrors_into_itself(shapes, data.schema.flip_index)
+        line = about_mirroring(data.schema, data.pairs_by_name, fits)
+        assert expected in line
+        assert line.count("mirrored") == 1
+
+
 @pytest.mark.usefixtures("short_measuring")
-def test_training_tells_in_a_line_whether_it_mirrors(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_and_templates_tell_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    across = wrenches(tmp_path / "across", 90)
+    assert templates(["--data", across, "--k", "4", "--out", str(tmp_path / "bank.npz")]) == 0
+    assert ACROSS in capsys.readouterr().out
     options = ["--part", "stages", "--epochs", "1", "1", "--sizes", "32", "32", "--widths", "8", "8"]
     options += ["--batch", "8", "--workers", "0", "--k", "4"]
-    across = wrenches(tmp_path / "across", 90)
-    explicit = wrenches(tmp_path / "explicit", 90, flip_pairs=[[0, 1], [2, 3], [4, 5]])
-    told = {
-        across: "samples are not mirrored: with left_jaw/right_jaw, left_neck/right_neck, left_end/right_end"
-        " exchanged they would stand as in no photo",
-        explicit: "change places: warning: so they stand as in no photo",
-        wrenches(tmp_path / "upright", 0): "left_end/right_end change places\n",
-        wrenches(tmp_path / "none", 0, flip_pairs=[]): "not mirrored: the data name no flip_pairs\n",
-    }
-    for i, (spec, expected) in enumerate(told.items()):
-        assert main(["--data", spec, *options, "--out", str(tmp_path / f"run{i}")]) == 0
-        out = capsys.readouterr().out
-        assert expected in out
-        assert out.count("mirrored") == 1
-    assert templates(["--data", across, "--k", "4", "--out", str(tmp_path / "bank.npz")]) == 0
-    assert "samples are not mirrored: with left_jaw/right_jaw" in capsys.readouterr().out
+    assert main(["--data", across, *options, "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert ACROSS in out
+    assert out.count("mirrored") == 1
