@@ -42,8 +42,8 @@ wheel: .venv/test-ready
 	touch $@
 
 .venv/test-ready: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --no-compile --no-deps mediapipe==0.10.14 \
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps mediapipe==0.10.14 \
 		|| echo "no mediapipe for this Python: the tests of its weights are skipped"
 	touch $@ .venv/run-ready
 

@@ -17,7 +17,7 @@ def test_a_short_soak_accounts_for_every_frame(tmp_path):
         "-m",
         "benchmarks.soak",
         "--minutes",
-        "0.4",
+        "0.3",
         "--out",
         str(tmp_path),
         "--seed",
