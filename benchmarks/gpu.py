@@ -23,21 +23,18 @@ from benchmarks.common import RESULTS, write_result
 from benchmarks.gpu_candidates import engines, onnx_runtime, prepare, pytorch
 from benchmarks.gpu_measure import (
     DEFINITIONS,
-    SETTLE,
     Candidate,
     Notes,
     against_goals,
-    board_state,
     goal_lines,
-    gpu_state,
     measure,
     missed_goals,
     one_line,
-    power,
     slug,
     table,
     warm_up,
 )
+from benchmarks.gpu_power import SETTLE, board_state, gpu_state, power
 from edge_kp.backends.cuda import open_device
 from edge_kp.backends.sidecar import library_name
 from edge_kp.backends.tensorrt import load_tensorrt

@@ -35,13 +35,13 @@ from benchmarks.gpu_measure import (
     Notes,
     against_goals,
     goal_lines,
-    gpu_state,
     measure,
     missed_goals,
     slug,
     table,
     warm_up,
 )
+from benchmarks.gpu_power import gpu_state
 
 NETWORKS = ("cascade", "stage1", "stage2", "locator")
 FLAGS: dict[str, tuple[str, ...]] = {"fp32": (), "fp16": ("FP16",), "int8": ("INT8", "FP16")}

@@ -23,7 +23,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.common import write_result
+from benchmarks.pose_faces import INNER, Faces, load_model, simulate
+from benchmarks.pose_methods import affine, methods, refined, solve_pnp
 from edge_kp.cli import natural, positive, run_cli
-from edge_kp.errors import DataError
-from edge_kp.pose import HeadPose, PoseModel, load_face68, pose_model
+from edge_kp.pose import HeadPose, load_face68, pose_model
 from edge_kp.schema import FACE68, FACE98
 from edge_kp.training.datasets import load_dataset
 from edge_kp.types import Array
 
-INNER = np.arange(17, 68)
-RIGID = np.array([*range(27, 36), 36, 39, 42, 45])  # nose and corners of the eyes
-FRAME = (1280.0, 960.0)
 YAW_BINS = ((0, 20), (20, 40), (40, 60), (60, 90))
 DISTANCE_BINS = ((15, 25), (25, 40), (40, 60), (60, 100), (100, 200))
 COLUMNS = ("yaw", "pitch", "roll", "turn")
@@ -54,198 +52,6 @@ COVERS: dict[str, list[int]] = {
     "eyes and brows": [*range(17, 27), *range(36, 48)],
     "one half": [i for i, pair in enumerate(FACE68.flip_index) if i < pair],
 }
-
-Method = Callable[[Array], Array]
-
-
-@dataclass(frozen=True, eq=False)
-class FaceModel:
-    """Landmarks of the 3D model, cm, centred as the shipped asset is.
-
-    Attributes:
-        mean: (68, 3).
-        identity: (I, 68, 3) offsets for one standard deviation each.
-        expression: (E, 68, 3) offsets of expression units.
-    """
-
-    mean: Array
-    identity: Array
-    expression: Array
-
-    def shapes(self, count: int, rng: np.random.Generator) -> Array:
-        """(count, 68, 3) random people with random expressions."""
-        who = rng.normal(size=(count, len(self.identity)))
-        mood = np.zeros((count, len(self.expression)))
-        for row in mood:
-            units = rng.choice(len(row), rng.integers(6), replace=False)
-            row[units] = rng.uniform(0, 1, len(units))
-        return np.asarray(
-            self.mean
-            + np.einsum("nk,kij->nij", who, self.identity)
-            + np.einsum("nk,kij->nij", mood, self.expression)
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Faces:
-    """Keypoints with known pose: (n, 68, 2) pixels, (n, 3, 3) rotations, (n,) cm from the camera."""
-
-    keypoints: Array
-    rotations: Array
-    distances: Array
-
-
-def load_model(path: Path) -> FaceModel:
-    """The landmarks of a 3D model whose mean face is the shipped one.
-
-    Raises:
-        DataError: not such a file, or another model.
-    """
-    try:
-        with np.load(path) as data:
-            marks = data["landmarks68"]
-            mean, identity, expression = (
-                data[name][..., marks, :].astype(np.float64)
-                for name in ("vertices", "identity", "expression")
-            )
-    except (KeyError, ValueError, IndexError) as error:
-        raise DataError(f"{path.name}: not a face model .npz ({error})") from error
-    mean = mean - mean[INNER].mean(0)
-    worst = float(np.abs(mean - load_face68()).max()) if mean.shape == (68, 3) else np.inf
-    if not worst < 0.002:
-        raise DataError(f"{path.name}: its mean face is not the shipped one (off by {worst:.3f} cm)")
-    return FaceModel(mean, identity, expression)
-
-
-def simulate(model: FaceModel, count: int, rng: np.random.Generator) -> Faces:
-    """Faces under random cameras."""
-    shapes = model.shapes(count, rng)
-    turns = np.stack(
-        [HeadPose(*angles).rotation for angles in rng.uniform((-75, -40, -45), (75, 40, 45), (count, 3))]
-    )
-    width, height = FRAME
-    focal = width / 2 / np.tan(np.radians(rng.uniform(40, 75, count)) / 2)
-    share = rng.uniform(0.1, 0.6, count)
-    distance = focal * np.ptp(model.mean[:, 0]) / (share * width)
-    room = np.stack([width - share * width, np.maximum(height - share * width, 0)], 1) / 2
-    place = rng.uniform(-1, 1, (count, 2)) * room  # of the face from the middle of the frame, pixels, y up
-    centre = np.column_stack([place / focal[:, None], -np.ones(count)]) * distance[:, None]
-    points = shapes @ turns.transpose(0, 2, 1) + centre[:, None]
-    seen = focal[:, None, None] * points[..., :2] / -points[..., 2:]
-    eyes = np.linalg.norm(model.mean[36] - model.mean[45]) * focal / distance
-    seen += rng.normal(size=seen.shape) * (rng.uniform(0, 0.03, count) * eyes)[:, None, None]
-    keypoints = seen * (1, -1) + (width / 2, height / 2)
-    return Faces(keypoints, to_line_of_sight(turns, centre), distance)
-
-
-def to_line_of_sight(turns: Array, centres: Array) -> Array:
-    """Rotations against the camera's axes → against the ray to the face, by the smallest turn."""
-    ray = centres / np.linalg.norm(centres, axis=-1, keepdims=True)
-    x, y, z = ray.T
-    zero = np.zeros_like(x)
-    # The cross product with ray × (0, 0, -1), whose length is the sine of the turn.
-    cross = np.stack([zero, zero, x, zero, zero, y, -x, -y, zero], -1).reshape(-1, 3, 3)
-    return np.asarray((np.eye(3) + cross + cross @ cross / (1 - z)[:, None, None]) @ turns)
-
-
-def only(indices: Array) -> Array:
-    """(68, 3) points of the shipped face, NaN but for ``indices``."""
-    points = np.full((68, 3), np.nan)
-    points[indices] = load_face68()[indices]
-    return points
-
-
-def each(model: PoseModel) -> Method:
-    return lambda keypoints: np.stack([model(face).rotation for face in keypoints])
-
-
-def affine(keypoints: Array, solver: Array) -> tuple[Array, Array]:
-    """Rotations (n, 3, 3) and scales (n,) nearest to the affine cameras that a (3, M) solver finds; y up."""
-    cameras = (solver @ keypoints).transpose(0, 2, 1) * np.array([[1.0], [-1.0]])
-    u, s, vt = np.linalg.svd(cameras, full_matrices=False)
-    rows = u @ vt
-    return np.concatenate([rows, np.cross(rows[:, :1], rows[:, 1:])], 1), s.mean(1)
-
-
-def refined(keypoints: Array, points: Array, turns: Array, scales: Array, steps: int) -> tuple[Array, Array]:
-    """Gauss-Newton steps of rotation and scale on the squared distances in the image, weak perspective."""
-    seen = (keypoints - keypoints.mean(1, keepdims=True)) * (1, -1)
-    points = points - points.mean(0)
-    for _ in range(steps):
-        turned = points @ turns.transpose(0, 2, 1) * scales[:, None, None]
-        x, y, z = np.moveaxis(turned, -1, 0)
-        zero = np.zeros_like(x)
-        # Columns: growth, turns about the image's x, y and z.
-        jacobian = np.stack([[x, zero, z, -y], [y, -z, zero, x]]).transpose(2, 0, 3, 1).reshape(len(x), -1, 4)
-        residual = (seen - turned[..., :2]).transpose(0, 2, 1).reshape(len(x), -1, 1)
-        normal = jacobian.transpose(0, 2, 1) @ jacobian
-        normal += 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(4)
-        step = np.linalg.solve(normal, jacobian.transpose(0, 2, 1) @ residual)[..., 0]
-        scales = scales * np.exp(np.clip(step[:, 0], -0.5, 0.5))
-        turns = np.stack([cv2.Rodrigues(np.clip(w, -0.5, 0.5))[0] for w in step[:, 1:]]) @ turns
-    return turns, scales
-
-
-def least_squares(keypoints: Array) -> Array:
-    """The rotation, not the affine camera, that fits best."""
-    points = load_face68()[INNER]
-    solver = np.linalg.pinv(np.column_stack([points, np.ones(len(points))]))[:3]
-    seen = keypoints[:, INNER]
-    return refined(seen, points, *affine(seen, solver), steps=5)[0]
-
-
-def covariance(model: FaceModel, distance: float) -> Method:
-    """The shipped method with generalised least squares: how the model's landmarks vary together counts."""
-    rng = np.random.default_rng(99)  # not the faces that are measured
-    offsets = (model.shapes(20000, rng) - model.mean)[:, INNER]
-    scatter = np.einsum("npi,nqi->pq", offsets, offsets) / offsets[..., 0].size * len(INNER) / 3
-    weight = np.linalg.inv(scatter + 0.13**2 * np.eye(len(INNER)))  # 1.5 % of the eye distance
-    points = load_face68()[INNER]
-    design = np.column_stack([points, np.ones(len(points))])
-    solver = np.linalg.solve(design.T @ weight @ design, design.T @ weight)
-
-    def method(keypoints: Array) -> Array:
-        seen = keypoints[:, INNER]
-        turns, _ = affine(seen, solver[:3])
-        depth = points @ turns[:, 2, :, None]
-        flat = (seen - solver[3:] @ seen) * (1 - depth / distance)
-        return affine(flat, solver[:3])[0]
-
-    return method
-
-
-def solve_pnp(keypoints: Array) -> Array:
-    """OpenCV's perspective solvers and a guessed camera, its focal length the frame's width.
-
-    The only method here that knows where in the frame the face is.
-    """
-    width, height = FRAME
-    camera = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
-    flip = np.diag([1.0, -1.0, -1.0])  # OpenCV: y down, z into the scene
-    points = load_face68()[INNER] @ flip
-    turns, centres = [], []
-    for face in np.ascontiguousarray(keypoints[:, INNER]):
-        _, vector, shift = cv2.solvePnP(points, face, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-        _, vector, shift = cv2.solvePnP(points, face, camera, None, vector, shift, True)
-        turns.append(flip @ cv2.Rodrigues(vector)[0] @ flip)
-        centres.append(flip @ shift[:, 0])
-    return to_line_of_sight(np.stack(turns), np.stack(centres))
-
-
-def methods(model: FaceModel) -> dict[str, Method]:
-    shipped = pose_model(FACE68)
-    assert shipped is not None
-    return {
-        "shipped": each(shipped),
-        "no perspective": each(PoseModel(only(INNER), np.inf)),
-        "distance 50 cm": each(PoseModel(only(INNER), 50.0)),
-        "distance 120 cm": each(PoseModel(only(INNER), 120.0)),
-        "with the jaw": each(PoseModel(load_face68())),
-        "nose and eye corners": each(PoseModel(only(RIGID))),
-        "rotation by Gauss-Newton": least_squares,
-        "shape covariance": covariance(model, 80.0),
-        "solvePnP": solve_pnp,
-    }
 
 
 def angles(turns: Array) -> Array:

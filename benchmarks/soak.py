@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +26,21 @@ import cv2
 import numpy as np
 
 from benchmarks.common import RESULTS, write_result
+from benchmarks.soak_faults import (
+    MOSQUITTO,
+    SETTLING,
+    Broker,
+    Failing,
+    Faults,
+    SlowDisk,
+    Usage,
+    free_port,
+    watch,
+)
 from edge_kp import Detector
 from edge_kp.cli import natural, number, run_cli
 from edge_kp.errors import BackendError
 from edge_kp.live.capture import STREAM_TIMEOUT_MS
-from edge_kp.live.following import Found, Together
-from edge_kp.live.frames import Frame
 from edge_kp.live.lasting import Lasting
 from edge_kp.live.lines import JsonlSink
 from edge_kp.live.memory import GiveBack, few_arenas
@@ -46,134 +51,18 @@ from edge_kp.live.parts import Sink, Worker
 from edge_kp.live.pipeline import Pipeline
 from edge_kp.live.sinks import VideoSink
 from edge_kp.live.source import open_source
-from edge_kp.live.statistics import Result, Statistics, Summary
+from edge_kp.live.statistics import Statistics, Summary
 from edge_kp.live.udp import UdpSink
 from edge_kp.tracker import Tracker
 from edge_kp.types import Array
 
 CLIP = Path(__file__).parents[1] / "edge_kp" / "assets" / "astronaut.mp4"
-SETTLING = 1 / 3  # share of the run until every fault has come several times, each at its worst once
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-class Failing(Together):
-    """Fails on as many of the next frames as it is told."""
-
-    failures = 0
-
-    def update(self, frames: Sequence[Frame]) -> list[Found | Exception]:
-        if self.failures > 0:
-            self.failures -= 1
-            raise BackendError("out of memory, as the soak has it")
-        return super().update(frames)
-
-
-class SlowDisk(JsonlSink):
-    """Takes its time while told to."""
-
-    slow_until = 0.0
-
-    def write(self, result: Result) -> None:
-        if time.monotonic() < self.slow_until:
-            time.sleep(0.2)
-        super().write(result)
-
-
-class Broker:
-    """mosquitto, which can be killed and started again on its port."""
-
-    def __init__(self, folder: Path) -> None:
-        assert MOSQUITTO is not None
-        self.port = _free_port()
-        self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        assert MOSQUITTO is not None
-        self.process = subprocess.Popen(
-            [MOSQUITTO, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        return self.process
-
-    def off(self, seconds: float) -> None:
-        self.process.kill()
-        self.process.wait()
-        time.sleep(seconds)
-        self.start()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-class Faults(threading.Thread):
-    """Makes one part fail after the other until it is told to stop; counts what it did."""
-
-    def __init__(self, seed: int, kinds: dict[str, Callable[[np.random.Generator], None]]) -> None:
-        super().__init__(name="soak faults", daemon=True)
-        self._rng = np.random.default_rng(seed)
-        self._kinds = kinds
-        self.stopping = threading.Event()
-        self.done: Counter[str] = Counter()
-
-    def run(self) -> None:
-        while not self.stopping.wait(self._rng.uniform(1, 4)):
-            kind = str(self._rng.choice(sorted(self._kinds)))
-            self._kinds[kind](self._rng)
-            self.done[kind] += 1
-
-
-class Usage:
-    """Memory (MB), threads and open files of this process, over time."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[float, float, int, int]] = []
-        self._start = time.monotonic()
-
-    def note(self) -> None:
-        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        memory = int(fields["VmRSS"].split()[0]) / 1024
-        files = len(os.listdir("/proc/self/fd"))
-        self.rows.append((time.monotonic() - self._start, memory, int(fields["Threads"]), files))
-
-    def figures(self) -> dict[str, float]:
-        """Medians over the first and the last third of the settled part of the run.
-
-        Shorter parts tell of the frames that happen to wait for slow outputs, some MB now and then.
-        """
-        rows = np.array(self.rows)
-        settled = rows[int(SETTLING * len(rows)) :]
-        third = max(1, len(settled) // 3)
-        early, late = np.median(settled[:third], 0), np.median(settled[-third:], 0)
-        names = ("memory_mb", "threads", "open_files")
-        told = {f"{name}_early": round(float(early[i + 1]), 1) for i, name in enumerate(names)}
-        told |= {f"{name}_late": round(float(late[i + 1]), 1) for i, name in enumerate(names)}
-        return told | {"memory_growth_mb": round(float(late[1] - early[1]), 2)}
 
 
 def _kind(name: str) -> str:
     """An output without what differs from run to run: lines.jsonl, udp."""
     scheme, mark, _ = name.partition("://")
     return scheme if mark else Path(name).name
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _watch(port: int, seconds: float, reads: bool) -> None:
-    """A browser that shows the stream for a while, or stops reading, and vanishes without a word."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=2) as client:
-        client.sendall(b"GET /stream/0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if reads:
-                client.recv(65536)
-            else:
-                time.sleep(0.05)
 
 
 def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[dict[str, Any], Usage]:
@@ -202,7 +91,7 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
     recording = Recording(folder / "recorded", painter, [source])
     page = PageSink(0, painter, stats.summary, recording, sources=["camera"])
     page_port = int(page.url.rstrip("/").rsplit(":", 1)[1])
-    udp = UdpSink(f"udp://127.0.0.1:{_free_port()}")
+    udp = UdpSink(f"udp://127.0.0.1:{free_port()}")
     sinks: list[Sink] = [slow, video, recording, page, udp]
     workers: list[Failing] = []
 
@@ -220,7 +109,7 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
         "another size": lambda rng: tell(rng.choice(["resize 320 240", "resize 640 480"])),
         "inference error": lambda rng: setattr(workers[0], "failures", int(rng.integers(1, 6))),
         "slow disk": lambda rng: setattr(slow, "slow_until", time.monotonic() + rng.uniform(0.5, 3)),
-        "page client": lambda rng: _watch(page_port, rng.uniform(0.2, 2), bool(rng.random() < 0.5)),
+        "page client": lambda rng: watch(page_port, rng.uniform(0.2, 2), bool(rng.random() < 0.5)),
     }
     mqtt = None
     if MOSQUITTO is not None:

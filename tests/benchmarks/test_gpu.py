@@ -27,7 +27,15 @@ CHECK = ROOT / "benchmarks" / "gpu_check.sh"
 if str(ROOT) not in sys.path:  # the benchmarks are not installed
     sys.path.append(str(ROOT))
 
-from benchmarks import gpu, gpu_candidates, gpu_measure, legacy_trt86, speed_candidates, speed_worker  # noqa: E402
+from benchmarks import (  # noqa: E402
+    gpu,
+    gpu_candidates,
+    gpu_measure,
+    gpu_power,
+    legacy_trt86,
+    speed_candidates,
+    speed_worker,
+)
 from benchmarks.common import write_result  # noqa: E402
 from benchmarks.gpu_measure import Candidate, Notes  # noqa: E402
 
@@ -186,7 +194,7 @@ def test_the_table_has_a_line_for_each_row_and_equal_columns():
     ],
 )  # fmt: skip
 def test_lines_of_nvidia_smi(text, found):
-    assert gpu_measure.parse_nvidia_smi(text) == found
+    assert gpu_power.parse_nvidia_smi(text) == found
 
 
 ORIN_NANO = (
@@ -203,18 +211,18 @@ XAVIER = "RAM 951/7764MB (lfb 1x1MB) GR3D_FREQ 0%@114 thermal@33.4C VDD_IN 4050/
 
 
 def test_lines_of_tegrastats():
-    found = gpu_measure.parse_tegrastats(ORIN_NANO.format(4800) + ORIN_NANO.format(5000) + "03-12-2024 10:")
+    found = gpu_power.parse_tegrastats(ORIN_NANO.format(4800) + ORIN_NANO.format(5000) + "03-12-2024 10:")
     assert found == {
         "watts": 4.9,
         "clock_mhz": 624.0,
         "rails_w": {"VDD_IN": 4.9, "VDD_CPU_GPU_CV": 0.739, "VDD_SOC": 1.438},
     }
-    found = gpu_measure.parse_tegrastats(AGX_ORIN)  # no rail is the whole module's
+    found = gpu_power.parse_tegrastats(AGX_ORIN)  # no rail is the whole module's
     assert "watts" not in found
     assert found["clock_mhz"] == 1300.0
     assert found["rails_w"]["VIN_SYS_5V0"] == 4.435
-    assert gpu_measure.parse_tegrastats(XAVIER)["watts"] == 4.05
-    assert gpu_measure.parse_tegrastats("") == {}
+    assert gpu_power.parse_tegrastats(XAVIER)["watts"] == 4.05
+    assert gpu_power.parse_tegrastats("") == {}
 
 
 def program(folder, name, script):
@@ -228,7 +236,7 @@ def test_power_is_read_while_the_calls_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     program(tmp_path, "nvidia-smi", f'echo "$@" >{tmp_path}/asked; echo "120.0, 1980"; exec sleep 60')
     calls = []
-    found = gpu_measure.power(lambda: calls.append(0), 4, 0.2)
+    found = gpu_power.power(lambda: calls.append(0), 4, 0.2)
     assert (found["watts"], found["clock_mhz"], found["source"]) == (120.0, 1980.0, "nvidia-smi")
     assert found["calls"] < len(calls)  # the load came first
     assert found["millijoule_per_image"] == pytest.approx(
@@ -242,14 +250,14 @@ def test_on_a_jetson_tegrastats_tells_what_nvidia_smi_does_not(tmp_path, monkeyp
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     program(tmp_path, "nvidia-smi", 'echo "[N/A], [N/A]"')
     program(tmp_path, "tegrastats", f'echo "{ORIN_NANO.format(5000).strip()}"; exec sleep 60')
-    found = gpu_measure.power(lambda: None, 1, 0.2)
+    found = gpu_power.power(lambda: None, 1, 0.2)
     assert (found["watts"], found["source"]) == (5.0, "tegrastats")
 
 
 def test_power_that_nothing_tells_is_said_to_be_unreadable(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_measure.power(lambda: None, 1, 0.05) == {"watts": "not readable"}
-    assert gpu_measure.gpu_state() == "not readable"
+    assert gpu_power.power(lambda: None, 1, 0.05) == {"watts": "not readable"}
+    assert gpu_power.gpu_state() == "not readable"
 
 
 def test_the_state_of_the_gpu_has_a_value_for_each_name(tmp_path, monkeypatch):
@@ -259,7 +267,7 @@ def test_the_state_of_the_gpu_has_a_value_for_each_name(tmp_path, monkeypatch):
         "nvidia-smi",
         'echo "NVIDIA H100 80GB HBM3, 550.90.07, P0, Enabled, 700.00, 1980, 345, 2619, 31, 4, 0"',
     )
-    state = gpu_measure.gpu_state()
+    state = gpu_power.gpu_state()
     assert (state["driver_version"], state["power.limit"], state["utilization.gpu"]) == (
         "550.90.07",
         "700.00",
