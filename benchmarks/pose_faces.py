@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_kp.errors import DataError
+from edge_kp.files import read_arrays
 from edge_kp.pose import HeadPose, load_face68
 from edge_kp.types import Array
 
@@ -59,12 +60,11 @@ def load_model(path: Path) -> FaceModel:
         DataError: not such a file, or another model.
     """
     try:
-        with np.load(path) as data:
-            marks = data["landmarks68"]
-            mean, identity, expression = (
-                data[name][..., marks, :].astype(np.float64)
-                for name in ("vertices", "identity", "expression")
-            )
+        data = read_arrays(path)
+        marks = data["landmarks68"]
+        mean, identity, expression = (
+            data[name][..., marks, :].astype(np.float64) for name in ("vertices", "identity", "expression")
+        )
     except (KeyError, ValueError, IndexError) as error:
         raise DataError(f"{path.name}: not a face model .npz ({error})") from error
     mean = mean - mean[INNER].mean(0)

@@ -125,7 +125,7 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
     def tick(summary: Summary) -> None:
         give_back()
         usage.note()
-        if summary.frames and not faults.is_alive() and not faults.done:
+        if summary.frames and faults.ident is None:
             faults.start()
         if time.monotonic() > end:
             faults.stopping.set()
@@ -167,6 +167,8 @@ def _soak(args: argparse.Namespace, folder: Path, opened: ExitStack) -> tuple[di
     figures["problems"] = _problems(summary, sinks, slow, mqtt, folder)
     if camera.poll() is not None:
         figures["problems"].append("the camera, which only acts ill, has died")
+    if faults.ident is not None and not faults.finished:
+        figures["problems"].append("what makes parts fail has failed itself: see its traceback")
     return figures, usage
 
 

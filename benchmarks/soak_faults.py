@@ -85,12 +85,14 @@ class Faults(threading.Thread):
         self._kinds = kinds
         self.stopping = threading.Event()
         self.done: Counter[str] = Counter()
+        self.finished = False
 
     def run(self) -> None:
         while not self.stopping.wait(self._rng.uniform(1, 4)):
             kind = str(self._rng.choice(sorted(self._kinds)))
             self._kinds[kind](self._rng)
             self.done[kind] += 1
+        self.finished = True
 
 
 class Usage:
@@ -133,7 +135,7 @@ def watch(port: int, seconds: float, reads: bool) -> None:
         client.sendall(b"GET /stream/0 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if reads:
-                client.recv(65536)
-            else:
+            if not reads:
                 time.sleep(0.05)
+            elif not client.recv(65536):
+                return

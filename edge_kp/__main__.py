@@ -20,6 +20,7 @@ COMMANDS = {
     "export": ("edge_kp.export", "write the model folder of a trained run"),
     "evaluate": ("edge_kp.evaluate", "measure a model's accuracy on labelled photos"),
     "recipe": ("edge_kp.recipe", "train, export and evaluate as a file of settings says"),
+    "prelabel": ("edge_kp.prelabel", "choose the photos to label next, with first labels to correct"),
     "relabel": ("edge_kp.relabel", "give photos the labels that a trained run sees"),
     "turn": ("edge_kp.turn", "show the faces of labelled photos with the heads turned further"),
     "calibrate": ("edge_kp.calibrate", "add fp16 and int8 networks to a model folder"),

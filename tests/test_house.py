@@ -40,6 +40,7 @@ FLOORS = {
             "recipe",
             "run",
             "train",
+            "prelabel",
             "relabel",
             "turn",
             "export",

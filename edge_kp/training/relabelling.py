@@ -12,9 +12,9 @@ from tqdm import tqdm
 from edge_kp.cascade import Cascade
 from edge_kp.geometry import jitter_box
 from edge_kp.metrics import nme
-from edge_kp.schema import KeypointSchema
 from edge_kp.training.regions import key_rng
 from edge_kp.training.samples import Sample
+from edge_kp.training.views import look_again
 from edge_kp.training.writing import (
     LABELS,
     Labelled,
@@ -69,7 +69,7 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
     alone = True
     for sample, name in zip(tqdm(samples, "relabelling", unit="photo", leave=False), names, strict=True):
         image = sample.read()
-        views = [_look(cascade, schema, image, sample) for cascade in cascades]
+        views = [_look(cascade, image, sample) for cascade in cascades]
         keypoints = np.mean([found for found, _ in views], axis=0)
         if any(score < c.spec.score_threshold for (_, score), c in zip(views, cascades, strict=True)):
             unseen += 1
@@ -86,7 +86,8 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
             continue
         write_photo(out / name, image)
         size, hidden = (image.shape[1], image.shape[0]), sample.visible == 0
-        labelled.append(Labelled(name, size, keypoints, hidden, sample.others, sample.use_background))
+        found = ((keypoints, hidden),)
+        labelled.append(Labelled(f"{name}.jpg", size, found, sample.others, sample.use_background))
     if labelled:
         write_coco(out / LABELS, schema, labelled)
     else:
@@ -94,16 +95,8 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
     return Relabelled(len(samples) - unseen - disputed, unseen, disputed, alone)
 
 
-def _look(cascade: Cascade, schema: KeypointSchema, image: Array, sample: Sample) -> tuple[Array, float]:
+def _look(cascade: Cascade, image: Array, sample: Sample) -> tuple[Array, float]:
     """Mean (N, 2) keypoints and lowest score over the views of a photo."""
     rng = key_rng(sample.key, 2)
-    boxes = [jitter_box(sample.box, rng) for _ in range(VIEWS)]
-    result = cascade(image, boxes)
-    found, scores = [result.keypoints], [result.score]
-    if schema.can_flip:
-        last = image.shape[1] - 1
-        mirrored = [np.array([last - b[2], b[1], last - b[0], b[3]], np.float32) for b in boxes]
-        result = cascade(np.ascontiguousarray(image[:, ::-1]), mirrored)
-        back = result.keypoints[:, schema.flip_index] * np.array([-1.0, 1.0]) + np.array([last, 0.0])
-        found, scores = [*found, back], [*scores, result.score]
-    return np.concatenate(found).mean(0), float(np.concatenate(scores).min())
+    keypoints, scores = look_again(cascade, image, [jitter_box(sample.box, rng) for _ in range(VIEWS)])
+    return keypoints.mean(0), float(scores.min())

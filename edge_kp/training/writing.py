@@ -94,27 +94,25 @@ def write_labelled(stem: Path, image: Array, keypoints: Array) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """An object in a picture of its own.
+    """A picture and the objects in it.
 
     Attributes:
-        name: of the picture, without suffix.
+        name: of its file.
         size: its width and height.
-        keypoints: (N, 2) pixels of it, none missing.
-        hidden: (N,) bool.
+        objects: of each (N, 2) keypoints in pixels, none missing, and (N,) bool: is it hidden?
         others: (4,) boxes of what else is in it, pixels.
         use_background: False where there is more in it, nobody knows where.
     """
 
     name: str
     size: tuple[int, int]
-    keypoints: Array
-    hidden: Array
+    objects: tuple[tuple[Array, Array], ...]
     others: tuple[Array, ...] = ()
     use_background: bool = True
 
 
-def write_coco(path: Path, schema: KeypointSchema, objects: Sequence[Labelled]) -> None:
-    """A file of COCO keypoints (edge-based) for pictures that :func:`write_photo` wrote beside it.
+def write_coco(path: Path, schema: KeypointSchema, pictures: Sequence[Labelled]) -> None:
+    """A file of COCO keypoints (edge-based) for pictures that lie beside it.
 
     What else is in a picture has no keypoints, and a box if it is known where; so readers leave it alone.
     """
@@ -128,46 +126,34 @@ def write_coco(path: Path, schema: KeypointSchema, objects: Sequence[Labelled]) 
         "reference": [names[i] for i in schema.reference],
     }
     images, annotations = [], []
-    for number, thing in enumerate(objects, 1):
-        width, height = thing.size
-        images.append({"id": number, "file_name": f"{thing.name}.jpg", "width": width, "height": height})
-        points = (thing.keypoints + 0.5).round(3)
-        flags = np.where(thing.hidden, 1, 2)
-        low, high = points.min(0).tolist(), points.max(0).tolist()
-        annotations.append(
-            {
-                "id": number,
-                "image_id": number,
-                "category_id": 1,
-                "iscrowd": 0,
-                "num_keypoints": len(names),
-                "keypoints": [
-                    value
-                    for (x, y), flag in zip(points.tolist(), flags.tolist(), strict=True)
-                    for value in (x, y, flag)
-                ],
-                "bbox": [low[0], low[1], high[0] - low[0], high[1] - low[1]],
-            }
-        )
-    others = [
-        (number, box)
-        for number, thing in enumerate(objects, 1)
-        for box in (*thing.others, *(() if thing.use_background else (None,)))
-    ]
-    for at, (number, box) in enumerate(others, len(objects) + 1):
-        x0, y0, x1, y1 = (widened_box(box) + 0.5).round(3).tolist() if box is not None else [0.0] * 4
-        annotations.append(
-            {
-                "id": at,
-                "image_id": number,
-                "category_id": 1,
-                "iscrowd": 0,
-                "num_keypoints": 0,
-                "keypoints": [0] * 3 * len(names),
-                "bbox": [x0, y0, x1 - x0, y1 - y0],  # one without a side says that it is unknown
-            }
-        )
+    for number, picture in enumerate(pictures, 1):
+        width, height = picture.size
+        images.append({"id": number, "file_name": picture.name, "width": width, "height": height})
+        for keypoints, hidden in picture.objects:
+            points = (keypoints + 0.5).round(3)
+            flags = np.where(hidden, 1, 2)
+            low, high = points.min(0).tolist(), points.max(0).tolist()
+            flat = np.column_stack([points, flags]).tolist()
+            annotations.append(
+                {
+                    "image_id": number,
+                    "num_keypoints": len(names),
+                    "keypoints": [value for x, y, flag in flat for value in (x, y, int(flag))],
+                    "bbox": [low[0], low[1], high[0] - low[0], high[1] - low[1]],
+                }
+            )
+        for box in (*picture.others, *(() if picture.use_background else (None,))):
+            x0, y0, x1, y1 = (widened_box(box) + 0.5).round(3).tolist() if box is not None else [0.0] * 4
+            annotations.append(
+                {
+                    "image_id": number,
+                    "num_keypoints": 0,
+                    "keypoints": [0] * 3 * len(names),
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],  # one without a side says that it is unknown
+                }
+            )
+    numbered = [{"id": i, "category_id": 1, "iscrowd": 0, **entry} for i, entry in enumerate(annotations, 1)]
     with replacing(path) as part:
         part.write_text(
-            json.dumps({"images": images, "annotations": annotations, "categories": [category]}), "utf-8"
+            json.dumps({"images": images, "annotations": numbered, "categories": [category]}), "utf-8"
         )

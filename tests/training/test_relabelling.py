@@ -52,7 +52,7 @@ class Oracle:
         self.blind, self.wrong = blind, wrong
         self.views = 0
 
-    def __call__(self, image: np.ndarray, boxes: Sequence[np.ndarray]) -> Any:
+    def __call__(self, image: np.ndarray, boxes: Sequence[np.ndarray], turns: Sequence[int]) -> Any:
         mirrored = bool((image[0, -1] != 90).any())
         index = round(float(image[0, -1 if mirrored else 0, 0]) / 20)
         truth = face(index).astype(np.float64)
@@ -61,6 +61,7 @@ class Oracle:
         truth[:, 0] += self.lean
         if mirrored:
             truth = truth[FACE68.flip_index] * (-1, 1) + (WIDTH - 1, 0)
+        assert list(turns) == [0] * len(boxes)
         for box in boxes:
             self.views += 1
             low, high = truth.min(0), truth.max(0)
