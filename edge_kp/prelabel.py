@@ -28,9 +28,9 @@ from edge_kp.live.pictures import read_picture
 from edge_kp.live.source import open_source
 from edge_kp.overlay import draw_detections
 from edge_kp.schema import KeypointSchema
-from edge_kp.training.doubt import Seen, see
+from edge_kp.training.doubt import POOL, Seen, choose, see
 from edge_kp.training.writing import JPEG_QUALITY, LABELS, Labelled, write_coco
-from edge_kp.types import Array
+from edge_kp.types import Array, Detection
 
 EMPTY = 4  # one of so many pictures may be one in which nothing is found
 OVERVIEW = "overview.jpg"
@@ -42,8 +42,8 @@ class Picture:
     """A picture that may be chosen.
 
     Attributes:
-        rank: what is chosen first has the largest: the largest doubt of its objects, or a random number.
-        number: of the picture in the order of reading.
+        rank: the doubt of its least sure object; where it has none, a random number.
+        number: of the picture in the order of reading; those of one rank are told apart by it.
         content: its file.
     """
 
@@ -53,6 +53,11 @@ class Picture:
     content: bytes | Path = field(compare=False)
     size: tuple[int, int] = field(compare=False)
     seen: Seen = field(compare=False)
+
+    @property
+    def worst(self) -> Detection:
+        """The object that is least sure."""
+        return self.seen.objects[int(np.argmax(self.seen.doubt))]
 
 
 class Choice:
@@ -70,15 +75,17 @@ class Choice:
 
     def add(self, picture: Picture) -> None:
         self.shown += 1
-        kept = self._doubted if picture.seen.objects else self._empty
-        (heapq.heappush if len(kept) < self.count else heapq.heappushpop)(kept, picture)
+        kept, most = (self._doubted, POOL * self.count) if picture.seen.objects else (self._empty, self.count)
+        (heapq.heappush if len(kept) < most else heapq.heappushpop)(kept, picture)
 
     def result(self) -> list[Picture]:
-        """The most doubtful first, then those in which nothing is found: at most one of :data:`EMPTY`, unless
-        there are too few others."""
+        """Doubtful ones, see :func:`edge_kp.training.doubt.choose`, then such in which nothing is found: at most
+        one of :data:`EMPTY`, unless there are too few others."""
         empty = min(len(self._empty), max(self.count // EMPTY, self.count - len(self._doubted)))
-        doubted = heapq.nlargest(self.count - empty, self._doubted)
-        return doubted + heapq.nlargest(empty, self._empty)
+        shapes = [picture.worst.keypoints for picture in self._doubted]
+        doubts = [picture.rank for picture in self._doubted]
+        chosen = choose(doubts, shapes, self.count - empty)
+        return [self._doubted[i] for i in chosen] + heapq.nlargest(empty, self._empty)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="DIR",
         help="folder whose pictures, and those in folders below, have labels already: the same files are left"
-        " out",
+        " out; may be repeated",
     )
     add(
         "--every",
@@ -135,9 +142,11 @@ def _run(args: argparse.Namespace) -> None:
         rng = np.random.default_rng(args.seed)
         try:
             for name, content, image in tqdm(_pictures(args.source, args.every), "looking", unit="picture"):
-                if _digest(content) in known:
+                digest = _digest(content)
+                if digest in known:
                     left_out += 1
                     continue
+                known.add(digest)
                 seen = see(detector, image, name)
                 rank = max(seen.doubt, default=rng.random())
                 size = (image.shape[1], image.shape[0])
@@ -153,7 +162,7 @@ def _run(args: argparse.Namespace) -> None:
         raise KeyboardInterrupt
     if not chosen:
         raise DataError(
-            f"all {left_out} pictures are in --labelled already; give others to --source"
+            f"all {left_out} pictures are known already; give others to --source"
             if left_out
             else "no picture could be read; give others to --source"
         )
@@ -228,21 +237,23 @@ def _tile(picture: Picture, schema: KeypointSchema) -> Array:
     width, height = picture.size
     crop, text = square_crop(np.array([-0.5, -0.5, width - 0.5, height - 0.5]), TILE, 1.0), "nothing"
     if seen.objects:
-        crop = square_crop(seen.objects[int(np.argmax(seen.doubt))].box, TILE, 1.6)
+        crop = square_crop(picture.worst.box, TILE, 1.6)
         text = f"{100 * max(seen.doubt):.1f} %"
 
     def moved(points: Array) -> Array:
         return crop.to_crop(points) * TILE - 0.5
 
     small = [
-        replace(found, keypoints=moved(found.keypoints), box=moved(found.box.reshape(2, 2)).ravel())
+        replace(
+            found, keypoints=moved(found.keypoints), box=moved(found.box.reshape(2, 2)).ravel(), pose=None
+        )
         for found in seen.objects
     ]
     return draw_detections(crop.extract(image), small, schema, text=text, in_place=True)
 
 
 def _write(out: Path, schema: KeypointSchema, chosen: Sequence[Picture]) -> None:
-    """Pictures, named so that labelling tools show the most doubtful first; the labels last."""
+    """Pictures, named so that labelling tools show them in their order; the labels last."""
     digits = len(str(len(chosen)))
     with work_folder(out) as folder:
         pictures = []
@@ -267,16 +278,16 @@ def _write(out: Path, schema: KeypointSchema, chosen: Sequence[Picture]) -> None
 
 
 def _told(out: Path, chosen: Sequence[Picture], shown: int, left_out: int) -> str:
-    doubts = [100 * picture.rank for picture in chosen if picture.seen.objects]
+    doubts = sorted(100 * picture.rank for picture in chosen if picture.seen.objects)
     parts = []
     if doubts:
         parts.append(
-            f"in {len(doubts)} the points of an object move by {doubts[-1]:.1f} to {doubts[0]:.1f} % of its"
+            f"in {len(doubts)} the points of an object move by {doubts[0]:.1f} to {doubts[-1]:.1f} % of its"
             " longer side from look to look"
         )
     if nothing := len(chosen) - len(doubts):
         parts.append(f"in {nothing} nothing is found")
-    already = f", {left_out} labelled already" if left_out else ""
+    already = f" ({left_out} others are known already)" if left_out else ""
     return (
         f"{out}: {len(chosen)} of {shown} pictures{already}: {'; '.join(parts)}; see {out / OVERVIEW}\n"
         f"next: load them with {out / LABELS} (COCO keypoints) into a labelling tool, correct, and train with"
