@@ -23,7 +23,7 @@ from edge_kp.cascade import Cascade, FusedCascade
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import square_crop
 from edge_kp.modeldir import ModelSpec, checked_file, find_model, read_model
-from edge_kp.parity import References, compare, load_references
+from edge_kp.parity import References, hold, load_references
 from edge_kp.types import Array
 
 CLIP = Path(edge_kp.__file__).parent / "assets" / "astronaut.mp4"
@@ -123,8 +123,7 @@ def _compare(job: Job, network: str, precision: str, backend: TensorRTBackend) -
     """Note how near an engine comes to PyTorch's outputs; one beyond tolerance has failed."""
     name = f"parity of tensorrt {precision} {network}, graphs {backend.graphs}"
     try:
-        reference = job.references[network]
-        rows = compare(network, precision, backend.run(reference.images), reference.outputs)
+        rows = hold(network, backend, job.references[network])
     except (ModelError, KeyError) as error:
         job.notes.skipped[name] = f"no references ({one_line(error)})"
         return

@@ -1,12 +1,12 @@
 """Which photos to label next? ``python -m benchmarks.next_labels --data ibug:train --test ibug:val``.
 
-Trains a small cascade on some photos of a data set, chooses as many more in several ways, and trains it anew on
-all of them, with several seeds that also draw other photos to begin with; each training sees as many crops. Told
-is the error on test photos. The ways:
+Trains a small cascade on some photos of a data set, chooses as many more in several ways, and trains it anew
+on all of them, with several seeds that also draw other photos to begin with; each sees as many crops.
+Told is the error on test photos. The ways:
 
-``at random``, ``most doubtful`` (the points move most between looks), ``most different`` (always the photo whose
-shape is farthest from all chosen), and ``doubtful and different``, as ``edge_kp.prelabel`` chooses. Doubts and
-shapes are those of the first cascade, in jittered boxes of the labels. Runs that are finished are kept.
+``at random``, ``most doubtful`` (the points move most between looks), ``most different`` (always the photo
+whose shape is farthest from all chosen), and ``doubtful and different``, as ``edge_kp.prelabel`` chooses.
+Doubts and shapes are those of the first cascade, in jittered boxes of the labels. Finished runs are kept.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from edge_kp.training.recipe import load_cascade
 from edge_kp.training.regions import key_rng
 from edge_kp.training.samples import Sample
 from edge_kp.training.writing import LABELS, Labelled, write_coco, write_photo
+from edge_kp.types import Array
 
 OURS = "doubtful and different"
 WAYS = ("at random", "most doubtful", "most different", OURS)
@@ -131,7 +132,9 @@ def _run(args: argparse.Namespace) -> None:
         for seed, run in by_seed.items():
             cascade = load_cascade(run, torch.device("cpu"))
             summary = evaluate(cascade, test, "jitter", seed=seed, progress=False).summary()
-            errors.append(summary["cascade"]["nme"])
+            error = summary["cascade"]["nme"]
+            assert error is not None
+            errors.append(error)
         figures[way] = mean_and_spread(errors)
         print(f"{way:<24}{figures[way]['mean']:6.2f} ±{figures[way]['std'] or 0:5.2f}")
     write_result(

@@ -16,7 +16,7 @@ from edge_kp.backends.tensorrt import TensorRTBackend, load_tensorrt
 from edge_kp.cli import number, positive, program, run_cli
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.modeldir import NETWORKS, PRECISIONS, checked_file, find_model, read_model
-from edge_kp.parity import References, compare, load_references, table
+from edge_kp.parity import References, hold, load_references, table
 
 IN_THE_MODEL = "copy the model folder elsewhere, or build file by file with --onnx F --engine G"
 Job = tuple[Path, Path, str]  # ONNX file, engine, precision
@@ -192,20 +192,22 @@ def _verify(jobs: Sequence[Job], references: Mapping[str, References]) -> dict[s
                 network, reference = _network(onnx), references[_network(onnx)]
                 try:
                     with TensorRTBackend(engine, onnx, precision) as backend:
-                        seen = backend.run(reference.images)
+                        rows = hold(network, backend, reference)
+                        far = list(dict.fromkeys(row.output for row in rows if not row.passed))
+                        if not far:
+                            backend.mark_verified()
                 except BackendError as error:
                     failed[onnx.name] = error
                     continue
-                rows = compare(network, precision, seen, reference.outputs)
                 engines += rows
-                if far := [row.output for row in rows if not row.passed]:
+                if far:
                     failed[onnx.name] = BackendError(
                         f"beyond tolerance: {', '.join(far)}; do not use this engine, and report TensorRT's"
                         " version"
                     )
                 try:
                     with open_backend("onnxruntime", onnx, precision, None) as other:
-                        files += compare(network, precision, other.run(reference.images), reference.outputs)
+                        files += hold(network, other, reference)
                 except BackendError as error:
                     refused.append(str(error))
         print(f"\n{precision}: engines beside PyTorch\n{table(engines)}")

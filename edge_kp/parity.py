@@ -6,22 +6,27 @@ PyTorch gave for them in float32 on a CPU. No PyTorch is needed to compare.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from edge_kp.errors import ModelError
+from edge_kp.backends.base import Backend
+from edge_kp.errors import BackendError, ModelError
 from edge_kp.files import read_arrays
 from edge_kp.modeldir import NETWORKS, ModelSpec, checked_file
 from edge_kp.types import Array
 
 FILE = "references.npz"
+GROSS = 5  # times the mean difference that is allowed, beyond which a network is not the one that was trained
 LIKELY = 0.3  # score from which a locator's box is compared: those of empty cells mean nothing
 ROUGH = ("fp16", "int8", "int8-cpu")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,14 @@ class References:
 
 @dataclass(frozen=True)
 class Row:
-    """One output of one network beside its reference."""
+    """One output of one network beside its reference; ``batch``: of kernels of their own for that size."""
 
     network: str
     output: str
     mean: float
     worst: float
     allowed: tuple[float, float]
+    batch: int | None = None
 
     @property
     def passed(self) -> bool:
@@ -184,13 +190,73 @@ def compare(
     return rows
 
 
+def hold(network: str, backend: Backend, reference: References) -> list[Row]:
+    """Differences of every output of a network on this device, in every batch size that has its own kernels.
+
+    Raises:
+        ModelError: an output is missing or has another shape.
+        BackendError: it cannot be run.
+    """
+    if not backend.batches:
+        return compare(network, backend.precision, backend.run(reference.images), reference.outputs)
+    rows: list[Row] = []
+    for batch in backend.batches:
+        seen = in_batches(backend, reference.images, batch)
+        found = compare(network, backend.precision, seen, reference.outputs)
+        rows += [replace(row, batch=batch) for row in found]
+    return rows
+
+
+def in_batches(backend: Backend, images: Array, batch: int) -> dict[str, Array]:
+    """A network's outputs for images that go through it in whole batches, the last one filled with others."""
+    runs = -(-len(images) // batch)
+    filled = images[np.arange(runs * batch) % len(images)]
+    parts = [backend.run(filled[i * batch : (i + 1) * batch]) for i in range(runs)]
+    return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in parts[0]}
+
+
+def hold_once(network: str, backend: Backend, folder: Path, spec: ModelSpec) -> None:
+    """Before the first use of what was built on this device: does it give what PyTorch gave?
+
+    What is somewhat beyond tolerance is told. Libraries that compile a network wrongly give something else
+    altogether: that is refused.
+
+    Raises:
+        BackendError: it gives something else, or cannot be run.
+        ModelError: an output is missing or has another shape.
+    """
+    if backend.verified:
+        return
+    try:
+        reference = load_references(folder, spec).get(network)
+    except ModelError as error:
+        log.warning("%s in %s is used without a comparison: %s", network, backend.name, error)
+        return
+    if reference is None:
+        log.warning("%s in %s is used without a comparison: none is stored", network, backend.name)
+        return
+    rows = hold(network, backend, reference)
+    far = [row for row in rows if not row.passed]
+    if any(not row.mean <= GROSS * row.allowed[0] for row in far):
+        raise BackendError(
+            f"{network} in {backend.precision} gives wrong results in {backend.name} on this {backend.device}"
+            f" ({', '.join(dict.fromkeys(row.output for row in far))}): do not use it; give another"
+            " --precision or --backend onnxruntime, and report the version"
+        )
+    if far:
+        log.warning("%s in %s is beyond tolerance; run --check tells by how much", network, backend.name)
+        return
+    backend.mark_verified()
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as text, for people."""
-    lines = [f"{'network':<10}{'output':<24}{'mean':>10}{'worst':>10}  allowed"]
+    lines = [f"{'network':<13}{'output':<24}{'mean':>10}{'worst':>10}  allowed"]
     for row in rows:
+        network = row.network if row.batch is None else f"{row.network} ×{row.batch}"
         verdict = "" if row.passed else "  BEYOND TOLERANCE"
         lines.append(
-            f"{row.network:<10}{row.output:<24}{row.mean:10.1e}{row.worst:10.1e}"
+            f"{network:<13}{row.output:<24}{row.mean:10.1e}{row.worst:10.1e}"
             f"  {row.allowed[0]:.0e} {row.allowed[1]:.0e}{verdict}"
         )
     return "\n".join(lines)

@@ -79,8 +79,8 @@ class Choice:
         (heapq.heappush if len(kept) < most else heapq.heappushpop)(kept, picture)
 
     def result(self) -> list[Picture]:
-        """Doubtful ones, see :func:`edge_kp.training.doubt.choose`, then such in which nothing is found: at most
-        one of :data:`EMPTY`, unless there are too few others."""
+        """Doubtful ones, see :func:`edge_kp.training.doubt.choose`, then such in which nothing is found: at
+        most one of :data:`EMPTY`, unless there are too few others."""
         empty = min(len(self._empty), max(self.count // EMPTY, self.count - len(self._doubted)))
         shapes = [picture.worst.keypoints for picture in self._doubted]
         doubts = [picture.rank for picture in self._doubted]

@@ -101,6 +101,8 @@ def test_old_runtimes_can_read_the_format(model: str, tiny_model: Path) -> None:
         network = onnx.load(path, load_external_data=False)
         assert network.ir_version == onnx.helper.find_min_ir_version_for(network.opset_import), path
         assert network.ir_version <= 9, path
+        # TensorRT's parser takes the bilinear GridSample of opset 20 for one of nearest neighbours.
+        assert all(opset.version <= 19 for opset in network.opset_import), path
 
 
 # OpenVINO is never given int8, TensorRT's: without 8-bit dot products (VNNI) its sums overflow there.
@@ -262,7 +264,7 @@ def test_check_from_the_command_line(copy: Path, capsys: pytest.CaptureFixture[s
     check = ["--check", "--model", str(copy), "--backend", "onnxruntime"]
     assert main(check) == 0
     shown = capsys.readouterr().out
-    assert "stage2    keypoints" in shown
+    assert "stage2       keypoints" in shown
     assert "fp32 in onnxruntime on CPU gives what the model was exported with" in shown
 
     spec = read_model(copy)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def choose_backend(name: str) -> str:
     """The backend that ``auto`` stands for here, or ``name`` itself.
 
-    TensorRT where it and a GPU are, with a warning where it is there but cannot be used; else OpenVINO where
+    TensorRT where it and a GPU are, with a warning where one of them cannot be used; else OpenVINO where
     it is installed, on x86, where it was measured to be the faster one, with a warning where it is too old;
     else ONNX Runtime.
 
@@ -63,14 +63,13 @@ def _gpu_is_usable() -> bool:
     """Are TensorRT, a library to reach the GPU, its driver and a GPU all there, and fit to be used?"""
     if not any(installed(m) for m in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")):
         return False
-    from edge_kp.backends.cuda import find_gpu
+    from edge_kp.backends.cuda import find_gpu, has_driver
     from edge_kp.backends.tensorrt import load_tensorrt
 
-    try:
-        find_gpu()
-    except BackendError:
+    if not has_driver():  # TensorRT may be installed on machines that have no GPU
         return False
     try:
+        find_gpu()
         load_tensorrt()
     except BackendError as error:
         log.warning("the networks run on the CPU, not on the GPU: %s", error)

@@ -21,11 +21,15 @@ class Backend(ABC):
         name: what computes, e.g. ``onnxruntime``.
         device: where, e.g. ``CPU``.
         precision: ``fp32``, ``fp16`` or ``int8``.
+        batches: batch sizes with kernels of their own, which may err each; empty where all run alike.
+        verified: was it held against PyTorch's results on this device, or is there no need to?
     """
 
     name: str
     device: str
     precision: str
+    batches: tuple[int, ...] = ()
+    verified: bool = True
 
     @abstractmethod
     def run(self, image: Array) -> dict[str, Array]:
@@ -37,6 +41,10 @@ class Backend(ABC):
         Raises:
             BackendError: it is closed, or cannot run this.
         """
+
+    def mark_verified(self) -> None:
+        """Remember, beyond this process, that it gives PyTorch's results."""
+        self.verified = True
 
     def close(self) -> None:  # noqa: B027 - a backend may hold nothing
         """Free what the network holds, after the call in progress; the backend cannot run again."""

@@ -24,6 +24,9 @@ from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.sidecar import library_name
 from edge_kp.errors import BackendError
 
+# The first logger that a library is given it keeps for all that has none, beyond the life of who gave it.
+_FIRST: dict[str, Any] = {}
+
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +52,9 @@ def listen(trt: Any) -> Any:
             elif message.startswith("Layers:"):
                 self.layers = [line for line in message.splitlines() if line.startswith("Name: ")]
 
-    return Listener()
+    listener = Listener()
+    _FIRST.setdefault(library_name(trt), listener)
+    return listener
 
 
 def started(kind: Any, listener: Any) -> Any:

@@ -340,7 +340,7 @@ def open_device() -> Device:
         return CudaPythonDevice(runtime)
     if (driver := _pycuda()) is not None:
         return PycudaDevice(driver)
-    raise BackendError(NO_LIBRARY if _has_driver() else NO_DRIVER)
+    raise BackendError(NO_LIBRARY if has_driver() else NO_DRIVER)
 
 
 def find_gpu() -> Gpu:
@@ -375,7 +375,7 @@ def _pycuda() -> Any:
     return pycuda.driver
 
 
-def _has_driver() -> bool:
+def has_driver() -> bool:
     """Is there an NVIDIA driver? Without one no library helps."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")

@@ -40,6 +40,7 @@ class EngineInfo:
         layers: batch size → layers after fusion, about as many as kernels are launched.
         seconds: that the build took.
         date: of the build, ISO 8601, UTC.
+        verified: was the engine held against PyTorch's results, and within tolerance?
     """
 
     library: str
@@ -54,6 +55,7 @@ class EngineInfo:
     layers: Mapping[str, int]
     seconds: float
     date: str
+    verified: bool = False
     format: int = FORMAT
 
     @classmethod
@@ -88,6 +90,8 @@ class EngineInfo:
         whole = all(type(size) is int and size > 0 for size in self.batches)
         if not self.batches or not whole or list(self.batches) != sorted(set(self.batches)):
             raise ValueError("batches: expected different whole numbers from 1 up, smallest first")
+        if not isinstance(self.verified, bool):
+            raise ValueError("verified: expected true or false")
         for name in ("flags", "layers"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name}: expected names with a value each")

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from edge_kp.backends.base import Backend, closed
 from edge_kp.backends.building import cause, listen, started
 from edge_kp.backends.cuda import Device, Graph, find_gpu, open_device
 from edge_kp.backends.engines import cached_engine
-from edge_kp.backends.sidecar import beside, build_command, check_engine, library_name
+from edge_kp.backends.sidecar import EngineInfo, beside, build_command, check_engine, library_name, sidecar
 from edge_kp.errors import BackendError
+from edge_kp.files import replacing
 from edge_kp.types import Array
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -39,7 +40,10 @@ def load_tensorrt() -> Any:
         except (ImportError, OSError) as error:
             if isinstance(error, ModuleNotFoundError) and error.name == name:
                 continue
-            raise BackendError(f"{name} cannot be loaded ({error}): install it again") from error
+            step = "install it again"
+            if "libnvdla_compiler" in str(error):  # of a Jetson: TensorRT's packages do not ask for it
+                step = "sudo apt install nvidia-l4t-dla-compiler"
+            raise BackendError(f"{name} cannot be loaded ({error}): {step}") from error
         if hasattr(trt, "__path__") and getattr(trt, "__file__", None) is None:
             continue  # a mere folder of that name, as one of engines may be called
         kinds = trt.NetworkDefinitionCreationFlag
@@ -97,7 +101,8 @@ class TensorRTBackend(Backend):
         try:
             info = check_engine(trt, engine, onnx, precision, self._device.gpu)
             self.device = str(self._device.gpu.name)
-            self.batches = info.batches
+            self.batches, self.verified = info.batches, info.verified
+            self._sha256 = info.engine_sha256
             listener = listen(trt)
             refusals = _Refusals(engine, build_command(engine, onnx, precision, info.batches), listener)
             self._runtime = started(trt.Runtime, listener)
@@ -162,6 +167,15 @@ class TensorRTBackend(Backend):
                 raise closed(self._path)
             profile = self._profiles[self.batches.index(batch)]
             return np.array([profile.device.seconds(profile.launch) for _ in range(count)])
+
+    def mark_verified(self) -> None:
+        """In the engine's sidecar; where that cannot be written the next process compares again."""
+        self.verified = True
+        with suppress(OSError, ValueError):
+            info = EngineInfo.read(self._path)
+            if info.engine_sha256 == self._sha256:  # it may have been built anew meanwhile
+                with replacing(sidecar(self._path)) as part:
+                    replace(info, verified=True).write(part)
 
     def close(self) -> None:
         with self._lock:

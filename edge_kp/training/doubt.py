@@ -80,8 +80,8 @@ def choose(
     """Which of many pictures to label: doubtful ones that differ from each other.
 
     The most doubtful alone are much alike, and teach a model less (``benchmarks.next_labels``). So of these
-    the most doubtful comes first, then always the one whose shape is farthest from those of all before it: any
-    number of them from the first on is a good choice.
+    the most doubtful comes first, then always the one whose shape is farthest from those of all before it:
+    any number of them from the first on is a good choice.
 
     Args:
         doubts: of each picture, see :func:`doubt_of`.
@@ -90,12 +90,7 @@ def choose(
         pool: how many of the most doubtful to choose from; None for :data:`POOL` times as many.
     """
     doubtful = np.argsort(-np.asarray(doubts), kind="stable")[: POOL * count if pool is None else pool]
-    plain = [shapes[i] - shapes[i].mean(0) for i in doubtful]
-    rows = (
-        np.stack([shape.ravel() / max(float(np.linalg.norm(shape)), 1e-9) for shape in plain])
-        if plain
-        else []
-    )
+    rows: Array = np.array([_plain(shapes[i]) for i in doubtful])
     chosen: list[int] = []
     away = np.full(len(doubtful), np.inf)
     while len(chosen) < min(count, len(doubtful)):

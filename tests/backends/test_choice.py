@@ -45,11 +45,32 @@ def test_auto_takes_the_fastest_that_is_there(machine: Any) -> None:
     assert choose_backend("auto") == "tensorrt"
 
 
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_gpu_that_cannot_be_reached_is_told_where_there_is_a_driver(
+    driver: bool, machine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where TensorRT came with JetPack, and cuda-python was forgotten."""
+    usable = backends._gpu_is_usable
+    machine({"tensorrt"}, "aarch64")
+    monkeypatch.setattr(backends, "_gpu_is_usable", usable)
+    monkeypatch.setattr(cuda, "has_driver", lambda: driver)
+    monkeypatch.setattr(cuda, "_cuda_python", lambda: None)
+    monkeypatch.setattr(cuda, "_pycuda", lambda: None)
+    assert choose_backend("auto") == "onnxruntime"
+    told = [record.getMessage() for record in caplog.records]
+    expected = f"the networks run on the CPU, not on the GPU: {cuda.NO_LIBRARY}"
+    assert told == ([expected] if driver else [])
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ("class NetworkDefinitionCreationFlag: EXPLICIT_BATCH = 0\n__version__ = '8.6'", "8.6 is too old"),
         ("import libnvinfer_of_another_version", "cannot be loaded"),
+        (
+            "raise ImportError('libnvdla_compiler.so: cannot open shared object file')",
+            "sudo apt install nvidia-l4t-dla-compiler",
+        ),
     ],
 )
 def test_a_tensorrt_that_cannot_be_used_is_named_and_passed_over(
@@ -63,6 +84,7 @@ def test_a_tensorrt_that_cannot_be_used_is_named_and_passed_over(
     (tmp_path / "tensorrt.py").write_text(content)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr(cuda, "has_driver", lambda: True)
     monkeypatch.setattr(cuda, "find_gpu", lambda: cuda.Gpu("Orin", "8.7"))
     try:
         with Detector(tiny_model) as detector:
