@@ -23,7 +23,7 @@ from edge_kp.detector import Detector
 from edge_kp.errors import DataError
 from edge_kp.files import IMAGE_SUFFIXES, room_for, work_folder
 from edge_kp.geometry import square_crop
-from edge_kp.live.frames import Frame
+from edge_kp.live.frames import Frame, Source
 from edge_kp.live.pictures import read_picture
 from edge_kp.live.source import open_source
 from edge_kp.overlay import draw_detections
@@ -133,15 +133,19 @@ def _run(args: argparse.Namespace) -> None:
     out: Path = args.out
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out}: holds something already; give a new folder to --out")
-    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    for spec in args.source:  # before the work, not in the midst of it
+        _open(spec).close()
     known = _digests(args.labelled)
+    out.mkdir(parents=True, exist_ok=True)
     choice, left_out, stopped = Choice(args.count), 0, False
     with Detector(
         args.model, backend=args.backend, precision=args.precision, threads=args.threads
     ) as detector:
         rng = np.random.default_rng(args.seed)
         try:
-            for name, content, image in tqdm(_pictures(args.source, args.every), "looking", unit="picture"):
+            for name, content, image in tqdm(
+                _pictures(args.source, args.every), "looking", unit="picture", leave=False
+            ):
                 digest = _digest(content)
                 if digest in known:
                     left_out += 1
@@ -192,18 +196,24 @@ def _digests(folders: Sequence[Path]) -> set[bytes]:
     return known
 
 
-def _pictures(sources: Sequence[str], every: float) -> Iterator[tuple[str, bytes | Path, Array]]:
-    """Name, file and image of each picture, and of each frame of a clip that is due.
-
+def _open(spec: str) -> Source:
+    """
     Raises:
         DataError: a source that never ends.
         SourceError: one that cannot be read.
     """
+    source = open_source(spec)
+    if source.live:
+        source.close()
+        raise DataError(f"--source {source.name}: has no end; record a clip of it, and give that")
+    return source
+
+
+def _pictures(sources: Sequence[str], every: float) -> Iterator[tuple[str, bytes | Path, Array]]:
+    """Name, file and image of each picture, and of each frame of a clip that is due."""
     for spec in sources:
-        source = open_source(spec)
+        source = _open(spec)
         try:
-            if source.live:
-                raise DataError(f"--source {source.name}: has no end; record a clip of it, and give that")
             due = -math.inf
             while (frame := source.read()) is not None:
                 if frame.file is not None:
