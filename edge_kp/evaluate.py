@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
         labels = attribute_labels(data.samples, find_model(args.model))
     what = f"{detector.model_name} {detector.precision} ({detector.backend_name})"
     title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
-    print(summary_table(evaluation.summary(), title))
+    print(summary_table(evaluation, title))
     if args.boxes == "located":
         print(f"not located: {evaluation.missed} of {len(data)}")
     groups: dict[str, Any] = {}
@@ -182,6 +182,9 @@ def _write_json(
         "title": title,
         "samples": len(evaluation.samples),
         "missed": evaluation.missed,
+        "unmeasured": [
+            s.key for s, is_so in zip(evaluation.samples, evaluation.unmeasured, strict=True) if is_so
+        ],
         "summary": evaluation.summary(),
         "by_attribute": groups,
         **({"millimetres": metric} if metric else {}),

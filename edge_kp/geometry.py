@@ -177,13 +177,40 @@ def widened_box(box: Array) -> Array:
     return np.concatenate([middle - half, middle + half])
 
 
+THINNEST = 0.1  # of a box's longer side
+
+
+def solid_boxes(boxes: Array) -> Array:
+    """(M, 4) float64 boxes none of which is thinner than :data:`THINNEST`, their middles kept.
+
+    What thin boxes share says little of whether they show one object, and boxes of points in a row, which are
+    lines, share nothing.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    size = boxes[:, 2:] - boxes[:, :2]
+    more = np.maximum(THINNEST * size.max(1, keepdims=True) - size, 0) / 2
+    return np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + more], axis=1)
+
+
 def box_iou(a: Array, b: Array) -> float:
-    """Intersection over union of two (4,) boxes; 0 where both are empty."""
-    w = min(a[2], b[2]) - max(a[0], b[0])
-    h = min(a[3], b[3]) - max(a[1], b[1])
-    overlap = max(float(w), 0.0) * max(float(h), 0.0)
-    union = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])) - overlap
+    """Intersection over union of two (4,) boxes, made solid first; 0 where both are points."""
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = solid_box(a), solid_box(b)
+    overlap = max(min(ax1, bx1) - max(ax0, bx0), 0.0) * max(min(ay1, by1) - max(ay0, by0), 0.0)
+    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - overlap
     return overlap / union if union > 0 else 0.0
+
+
+def solid_box(box: Array) -> tuple[float, float, float, float]:
+    """:func:`solid_boxes` of one, ``x0, y0, x1, y1``, in a tenth of the time."""
+    x0, y0, x1, y1 = (float(v) for v in box)
+    w, h = x1 - x0, y1 - y0
+    if w < THINNEST * h:
+        more = (THINNEST * h - w) / 2
+        return x0 - more, y0, x1 + more, y1
+    if h < THINNEST * w:
+        more = (THINNEST * w - h) / 2
+        return x0, y0 - more, x1, y1 + more
+    return x0, y0, x1, y1
 
 
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge_kp.cascade_result import CascadeResult
-from edge_kp.geometry import tight_box
+from edge_kp.geometry import solid_box, tight_box
 from edge_kp.smoothing import KeypointFilter
 from edge_kp.types import Array, Detection
 
@@ -195,9 +195,9 @@ def likeness(a: Array, b: Array) -> float:
 
 def same_place(a: Array, b: Array) -> bool:
     """Do two boxes (4,) show one object? One of them lies mostly in the other."""
-    w, h = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).tolist()
-    smaller = min(float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2])))
-    return max(w, 0.0) * max(h, 0.0) > DOUBLE * smaller
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = solid_box(a), solid_box(b)
+    common = max(min(ax1, bx1) - max(ax0, bx0), 0.0) * max(min(ay1, by1) - max(ay0, by0), 0.0)
+    return common > DOUBLE * min((ax1 - ax0) * (ay1 - ay0), (bx1 - bx0) * (by1 - by0))
 
 
 def distinct(candidates: Iterable[Sight], others: Sequence[Array]) -> list[Sight]:

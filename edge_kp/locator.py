@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
-from edge_kp.geometry import Crop, box_iou
+from edge_kp.geometry import Crop, box_iou, solid_boxes
 from edge_kp.types import Array
 
 MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
@@ -207,6 +207,7 @@ def fit_square(image: Array, size: int) -> tuple[Array, Crop]:
 def suppress(boxes: Array) -> list[int]:
     """Which of the (M, 4) boxes, likeliest first, show an object that no earlier one shows."""
     kept: list[int] = []
+    boxes = solid_boxes(boxes)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     for i, box in enumerate(boxes):
         others = boxes[kept]

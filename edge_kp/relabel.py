@@ -65,13 +65,13 @@ def _run(args: argparse.Namespace) -> None:
         done = relabel(cascades, samples, args.out, args.limit / 100)
     if not done.written:
         raise DataError(
-            f"{args.out}: none of {len(samples)} photos was labelled: in {done.unseen} the run sees nothing,"
+            f"{args.out}: none of {len(samples)} objects was labelled: in {done.unseen} the run sees nothing,"
             f" in {done.disputed} it disagrees with the label; train it longer, or raise --limit"
         )
     to_read = f"ibug:{args.out}" if has_pts(schema) else f"coco:{args.out / LABELS}"
     to_read += "" if done.alone else ",background=no"  # .pts files cannot tell of others
     print(
-        f"{args.out}: {done.written} of {len(samples)} photos; left out: {done.unseen} where the run sees no"
+        f"{args.out}: {done.written} of {len(samples)} objects; left out: {done.unseen} where the run sees no"
         f" object, {done.disputed} where it disagrees with the label; next: --data {to_read}"
     )
 

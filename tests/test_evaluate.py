@@ -21,7 +21,14 @@ from edge_kp.look_rules import LookRules
 from edge_kp.metrics import auc, failure_rate
 from edge_kp.modeldir import read_model, write_model_json
 from edge_kp.training.datasets import load_dataset
-from edge_kp.training.evaluation import OUTPUTS, Evaluation, best_overlap, detection_rates, evaluate
+from edge_kp.training.evaluation import (
+    OUTPUTS,
+    Evaluation,
+    best_overlap,
+    detection_rates,
+    evaluate,
+    summary_table,
+)
 from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
@@ -324,6 +331,33 @@ def test_a_sample_without_a_unit_is_left_out_of_every_figure() -> None:
     assert rows["fr10"] == 0
     assert rows["auc8"] == pytest.approx(100 * auc(np.array([0.02, 0.04])))
     assert rows["fr10"] == 100 * failure_rate(np.array([0.02, 0.04]))
+
+
+def test_samples_without_a_unit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluation([0.02, np.nan, np.inf, np.nan], [True, True, False, True])
+    assert found.unmeasured.tolist() == [False, True, False, True]
+    names = [found.schema.keypoints[i] for i in found.schema.reference]
+    last = summary_table(found, "title").splitlines()[-1]
+    said = f"2 of 4 count in pixels alone, as {names[0]} and {names[1]} are not both labelled"
+    assert last.startswith(said)
+        f"2 of 4 count in pixels alone, as {names[0]} and {names[1]} are not both labelled"
+    )
+    assert "in pixels alone" not in summary_table(evaluation([0.02], [True]), "title")
+
+
+def test_samples_without_a_unit_are_neither_failures_nor_the_worst() -> None:
+    plots = pytest.importorskip("edge_kp.training.plots")
+    found = evaluation([0.02, np.nan, 0.05, np.nan], [True] * 4)
+    for line in plots.draw_curves(found, "title").axes[0].lines:
+        x, y = line.get_data()
+        assert y[-1] == 100  # of those that have an error
+        assert y[np.searchsorted(x, 3)] == 50
+    tiles = np.hsplit(plots.draw_worst(found), 4)
+    expected = [plots._tile(found, i) for i in (2, 0, 1, 3)]
+    for tile, at in zip(tiles, expected, strict=True):
+        np.testing.assert_array_equal(tile, at)
+    assert plots.draw_worst(evaluation([np.nan, np.nan], [True] * 2)).shape == (256, 2 * 256, 3)
+    plots.draw_curves(evaluation([np.nan, np.nan], [True] * 2), "title")
 
 
 def test_an_unlabelled_reference_point_costs_one_error_only(tiny_model: Path) -> None:

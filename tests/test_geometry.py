@@ -19,6 +19,8 @@ from edge_kp.geometry import (
     jitter_box,
     quarter_turns,
     similarity,
+    solid_box,
+    solid_boxes,
     square_crop,
     tight_box,
     transform_points,
@@ -196,6 +198,35 @@ def test_box_iou():
     assert box_iou(a, a + 10) == 0
     assert box_iou(a, np.array([30, -30, 40, -20])) == 0
     assert box_iou(np.zeros(4), np.zeros(4)) == 0
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_box_iou_of_points_in_a_row(upright):
+    """Their box is a line, which shares no area with anything."""
+
+    def box(*sides):
+        return np.array(sides, float)[[1, 0, 3, 2] if upright else [0, 1, 2, 3]]
+
+    row = box(100, 50, 300, 50)
+    assert box_iou(row, row) == 1
+    assert box_iou(row, box(100, 53, 300, 53)) == pytest.approx(17 / 23)
+    assert box_iou(row, box(200, 50, 400, 50)) == pytest.approx(1 / 3)
+    assert box_iou(row, box(100, 90, 300, 90)) == 0
+    assert box_iou(row, box(100, 40, 300, 60)) == 1
+    assert box_iou(row, box(100, 49, 300, 52)) > 0.9
+
+
+@given(seeds, st.floats(0, 50))
+def test_solid_boxes_are_none_other_than_boxes_that_are_not_thin(seed, height):
+    corners = np.random.default_rng(seed).uniform(0, 1, (5, 2, 2)) * [50, height]
+    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+    solid = solid_boxes(boxes)
+    size, before = solid[:, 2:] - solid[:, :2], boxes[:, 2:] - boxes[:, :2]
+    assert (size.min(1) >= 0.0999 * size.max(1)).all()
+    np.testing.assert_allclose(solid[:, :2] + solid[:, 2:], boxes[:, :2] + boxes[:, 2:], atol=1e-9)
+    thick = before.min(1) >= 0.1 * before.max(1)
+    np.testing.assert_array_equal(solid[thick], boxes[thick])
+    np.testing.assert_allclose(solid, [solid_box(box) for box in boxes], atol=1e-12)
 
 
 @given(seeds, st.floats(0.01, 0.4))

@@ -118,6 +118,8 @@ def test_the_likelier_of_two_boxes_on_one_object_remains() -> None:
     assert suppress(np.array([shifted, far, object_], float)) == [0, 1]
     assert suppress(np.array([far, object_, shifted], float)) == [0, 1]
     assert suppress(np.zeros((0, 4))) == []
+    row, beside = [100, 50, 300, 50], [100, 51, 290, 51]  # of points in a row
+    assert suppress(np.array([row, beside, [100, 90, 300, 90]], float)) == [0, 2]
 
 
 def test_a_box_that_was_dropped_drops_no_other() -> None:

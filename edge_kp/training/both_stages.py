@@ -191,16 +191,16 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     cascade = load_cascade(out, place.device)
     if recipe.box_rule == "keypoints":
         write_look_rules(out / LOOK_RULES, cascade, held)
-    summary = evaluate(cascade, held, "jitter").summary()
+    evaluation = evaluate(cascade, held, "jitter")
     result = {
         "boxes": "jitter",
         "note": "held-back samples; they chose the checkpoint",
         "samples": len(held),
-        "summary": summary,
+        "summary": evaluation.summary(),
     }
     with replacing(out / "evaluation.json") as part:
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(summary_table(summary, f"held-back samples: {len(held)}, jittered boxes"))
+    print(summary_table(evaluation, f"held-back samples: {len(held)}, jittered boxes"))
     lock.close()
     return result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -67,6 +66,11 @@ class Evaluation:
         NaN where there is no label, or the object was not located.
         """
         return self.keypoints - np.stack([s.keypoints for s in self.samples]).astype(np.float64)
+
+    @property
+    def unmeasured(self) -> Array:
+        """(M,) bool: is a reference point not labelled, so that the error has no unit but pixels?"""
+        return np.isnan(self.errors["cascade"])
 
     def summary(self, select: Array | None = None) -> dict[str, dict[str, float | None]]:
         """Per output: NME %, FR@10 %, AUC@8 %, mean radial error in pixels; over ``select`` (M,) bool.
@@ -209,13 +213,20 @@ def figure(value: float | None, form: str) -> str:
     return f"{value:{form}}" if value is not None else f"{'–':>{form.split('.')[0]}}"
 
 
-def summary_table(rows: dict[str, dict[str, Any]], title: str) -> str:
+def summary_table(evaluation: Evaluation, title: str) -> str:
     """A table of :meth:`Evaluation.summary`, as text."""
+    rows = evaluation.summary()
     lines = [title, f"{'output':<14}{'NME %':>8}{'FR@10 %':>10}{'AUC@8 %':>10}{'radial px':>11}"]
     for name, row in rows.items():
         lines.append(
             f"{name:<14}{figure(row['nme'], '8.3f')}{figure(row['fr10'], '10.2f')}"
             f"{figure(row['auc8'], '10.2f')}{figure(row['mean_radial_px'], '11.2f')}"
+        )
+    if count := int(evaluation.unmeasured.sum()):
+        names = " and ".join(evaluation.schema.keypoints[i] for i in evaluation.schema.reference)
+        lines.append(
+            f"{count} of {len(evaluation.samples)} count in pixels alone, as {names} are not both labelled:"
+            " their distance is the unit of the others (name another 'reference' in the label file)"
         )
     return "\n".join(lines)
 

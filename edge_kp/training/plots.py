@@ -44,35 +44,46 @@ def draw_curves(evaluation: Evaluation, title: str) -> Figure:
     axes = figure.subplots()
     thresholds = np.linspace(0, 0.1, 201)
     for name in OUTPUTS:
-        errors = np.where(np.isnan(evaluation.errors[name]), np.inf, evaluation.errors[name])
+        errors = evaluation.errors[name][~evaluation.unmeasured]
+        if not len(errors):
+            continue
         found = errors[np.isfinite(errors)]
         label = f"{name}: {100 * found.mean():.2f} %" if len(found) else f"{name}: none located"
         axes.plot(100 * thresholds, 100 * cumulative_curve(errors, thresholds), label=label)
     axes.set(xlabel="NME, % of the reference distance", ylabel="samples, %", xlim=(0, 10), ylim=(0, 100))
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend(title="mean NME", loc="best")  # a poor model's curve runs along the lower edge
+    if axes.lines:
+        axes.legend(title="mean NME", loc="best")  # a poor model's curve runs along the lower edge
     return figure
 
 
 def draw_worst(evaluation: Evaluation, count: int = 12) -> Array:
-    """uint8 BGR: the samples with the largest errors, labels green, result red."""
-    errors = np.where(np.isnan(evaluation.errors["cascade"]), np.inf, evaluation.errors["cascade"])
-    tiles = [_tile(evaluation, int(i), errors[i]) for i in np.argsort(-errors, kind="stable")[:count]]
+    """uint8 BGR: the samples with the largest errors, labels green, result red.
+
+    Those that have no error but in pixels come after all others.
+    """
+    errors, pixels = evaluation.errors["cascade"], evaluation.radial["cascade"]
+    order = np.lexsort((-pixels, -errors, evaluation.unmeasured))
+    tiles = [_tile(evaluation, int(i)) for i in order[:count]]
     columns = min(4, len(tiles))
     tiles += [np.zeros((TILE, TILE, 3), np.uint8)] * (-len(tiles) % columns)
     return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
 
 
-def _tile(evaluation: Evaluation, i: int, error: float) -> Array:
-    sample = evaluation.samples[i]
+def _tile(evaluation: Evaluation, i: int) -> Array:
+    sample, error, pixels = (
+        evaluation.samples[i],
+        evaluation.errors["cascade"][i],
+        evaluation.radial["cascade"][i],
+    )
     crop = square_crop(sample.box, TILE, 1.6)
     image = crop.extract(sample.load())
     _draw(image, crop.to_crop(sample.keypoints), evaluation.schema, LABEL)
     caption = "not located"
-    if np.isfinite(error):
+    if not np.isnan(evaluation.keypoints[i]).all():
         _draw(image, crop.to_crop(evaluation.keypoints[i]), evaluation.schema, RESULT)
-        caption = f"{100 * error:.1f} %"
+        caption = f"{pixels:.1f} px" if np.isnan(error) else f"{100 * error:.1f} %"
     text = f"{caption}  {sample.key.split('/')[-1][:24]}"
     cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)

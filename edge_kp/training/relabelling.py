@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from edge_kp.cascade import Cascade
 from edge_kp.geometry import jitter_box
-from edge_kp.metrics import nme
+from edge_kp.schema import KeypointSchema
 from edge_kp.training.regions import key_rng
 from edge_kp.training.samples import Sample
 from edge_kp.training.views import look_again
@@ -75,8 +75,7 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
             unseen += 1
             remove_labelled(out / name)
             continue
-        known = np.where(np.isnan(sample.keypoints), np.nan, keypoints)
-        if not nme(known[None], sample.keypoints[None].astype(np.float64), schema)[0] <= limit:
+        if not _difference(keypoints, sample.keypoints.astype(np.float64), schema) <= limit:
             disputed += 1
             remove_labelled(out / name)
             continue
@@ -93,6 +92,15 @@ def relabel(cascades: Sequence[Cascade], samples: Sequence[Sample], out: Path, l
     else:
         (out / LABELS).unlink(missing_ok=True)  # of an earlier run, whose pictures are gone
     return Relabelled(len(samples) - unseen - disputed, unseen, disputed, alone)
+
+
+def _difference(keypoints: Array, label: Array, schema: KeypointSchema) -> float:
+    """Mean distance of the labelled points, in reference distances: those of the label where it has them."""
+    a, b = schema.reference
+    unit = np.linalg.norm(label[a] - label[b])
+    if np.isnan(unit):
+        unit = np.linalg.norm(keypoints[a] - keypoints[b])
+    return float(np.nanmean(np.linalg.norm(keypoints - label, axis=1)) / max(float(unit), 1e-9))
 
 
 def _look(cascade: Cascade, image: Array, sample: Sample) -> tuple[Array, float]:

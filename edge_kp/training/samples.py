@@ -231,8 +231,9 @@ def label_problem(keypoints: Array, width: int, height: int) -> str | None:
 def farthest_pair(shapes: Sequence[Array]) -> Pair:
     """The two points with the greatest mean distance, each shape in units of its own box's diagonal.
 
-    Stands in for reference points where a data set names none. Pairs that are seldom labelled together
-    (less than half as often as the commonest pair) are not considered.
+    Stands in for reference points where a data set names none. A pair counts less the less often it is
+    labelled: objects without it have no error in its units. Those that are labelled less than half as often
+    as the commonest pair are not considered.
 
     Args:
         shapes: (N, 2) keypoints, NaN where not labelled.
@@ -252,10 +253,10 @@ def farthest_pair(shapes: Sequence[Array]) -> Pair:
         total += np.nan_to_num(distance)
         count += ~np.isnan(distance)
     np.fill_diagonal(count, 0)
-    mean = np.where(count * 2 >= count.max(), total / np.maximum(count, 1), 0)
-    if not mean.max() > 0:
+    worth = np.where(count * 2 >= count.max(), total, 0)  # mean distance times how often it is known
+    if not worth.max() > 0:
         raise ValueError("no two points are labelled apart from one another")
-    a, b = (int(i) for i in np.unravel_index(int(mean.argmax()), mean.shape))
+    a, b = (int(i) for i in np.unravel_index(int(worth.argmax()), worth.shape))
     return (a, b) if a < b else (b, a)
 
 

@@ -660,6 +660,13 @@ def test_farthest_pair_leaves_out_points_seldom_labelled() -> None:
     assert farthest_pair(shapes) == (0, 1)
 
 
+def test_farthest_pair_is_rather_one_that_is_nearly_always_labelled() -> None:
+    whole = [np.array([(0, 0), (9, 0), (10, 0)], float) for _ in range(6)]
+    shapes = [*whole, *(np.array([(0, 0), (9, 0), (np.nan, np.nan)]) for _ in range(4))]
+    assert farthest_pair(whole) == (0, 2)
+    assert farthest_pair(shapes) == (0, 1)
+
+
 # ---- images ---------------------------------------------------------------------------------------
 
 

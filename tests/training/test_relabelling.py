@@ -112,6 +112,17 @@ def test_points_without_a_label_are_no_dispute(tmp_path: Path) -> None:
     np.testing.assert_allclose(load_dataset([f"ibug:{tmp_path}"]).samples[0].keypoints, face(1), atol=2e-3)
 
 
+@pytest.mark.parametrize(("wrong", "written"), [([], 1), ([1], 0)])
+def test_labels_without_a_reference_point_are_compared_too(
+    tmp_path: Path, wrong: list[int], written: int
+) -> None:
+    """In reference distances of what the run sees, for want of the label's own."""
+    points = sample(1).keypoints.copy()
+    points[FACE68.reference[0]] = np.nan
+    done = run(Oracle(wrong=wrong), samples=[replace(sample(1), keypoints=points)], out=tmp_path)
+    assert (done.written, done.disputed) == (written, 1 - written)
+
+
 def test_one_name_for_two_photos_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     other = replace(sample(2), key=sample(1).key)
     with pytest.raises(DataError, match=r"two samples would be written as .*face_1"):
