@@ -340,8 +340,6 @@ def test_samples_without_a_unit_are_told(capsys: pytest.CaptureFixture[str]) -> 
     last = summary_table(found, "title").splitlines()[-1]
     said = f"2 of 4 count in pixels alone, as {names[0]} and {names[1]} are not both labelled"
     assert last.startswith(said)
-        f"2 of 4 count in pixels alone, as {names[0]} and {names[1]} are not both labelled"
-    )
     assert "in pixels alone" not in summary_table(evaluation([0.02], [True]), "title")
 
 
