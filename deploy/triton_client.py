@@ -116,7 +116,8 @@ class Model:
         self.locator: Locator = ImageLocator()
         if self.spec.locator == "network":
             size, threshold = self.spec.locator_size, self.spec.locator_threshold
-            self.locator = NetworkLocator(network("locator"), size, threshold)
+            doubted = self.spec.looks.doubted
+            self.locator = NetworkLocator(network("locator"), size, threshold, doubted=doubted)
 
     def detect(self, image: Array, boxes: Sequence[Array] | None = None) -> list[Detection]:
         """Keypoints of every object in a uint8 BGR image, or one result for each box, in frame pixels."""

@@ -112,7 +112,11 @@ class Detector:
             self.cascade = (FusedCascade if self.fused else Cascade)(self.spec, first, second)
             if self.spec.locator == "network":
                 self.locator = NetworkLocator(
-                    network("locator"), self.spec.locator_size, self.spec.locator_threshold, tiles
+                    network("locator"),
+                    self.spec.locator_size,
+                    self.spec.locator_threshold,
+                    tiles,
+                    self.spec.looks.doubted,
                 )
             opened.pop_all()
         self._networks = [self.cascade, self.locator]

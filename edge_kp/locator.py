@@ -12,12 +12,13 @@ import numpy as np
 from edge_kp.backends.base import Backend
 from edge_kp.errors import BackendError
 from edge_kp.geometry import Crop, box_iou, solid_boxes
+from edge_kp.look_rules import LookRules
 from edge_kp.types import Array
 
 MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
 DOUBLE = 0.4  # IoU from which the less likely of two boxes shows the same object
+SURER = LookRules().doubted
 DOUBTED = 0.45  # of the threshold: boxes down to that are looked at as well
-SURER = 0.98  # score that the stages must give to what lies in such a box
 MOST_TILES = 8  # along the longer side of a frame
 SHARED = 0.25  # of a tile's side, that its neighbour has too: an object up to about that size is whole in one
 CUT = 1 / 64  # of a tile's side: a box that ends nearer to its edge may be of an object that the edge cuts
@@ -71,23 +72,28 @@ class NetworkLocator(Locator):
         threshold: score below which a box is dropped.
         tiles: from 2 on, so many overlapping squares along the frame's longer side are searched after the
             whole frame, for objects that are too small in it; no more than show all of its pixels.
+        doubted: score that the stages must give to what lies in an unlikelier box; from 1 on there are none.
     """
 
-    def __init__(self, backend: Backend, size: int, threshold: float, tiles: int = 1) -> None:
+    def __init__(
+        self, backend: Backend, size: int, threshold: float, tiles: int = 1, doubted: float = SURER
+    ) -> None:
         self.backend = backend
         self.size = size
         self.threshold = threshold
         self.tiles = tiles
+        self.doubted = doubted
 
     def __call__(self, image: Array, turn: int = 0) -> Located:
         """Boxes that reach the threshold, and others of which the stages must be surer: unlikelier ones,
         covered, blurred or small objects among them, and those in parts of the frame, where more looks like
         one."""
-        boxes, score, in_part = self._search(_turned(image, turn), DOUBTED * self.threshold)
+        least = self.threshold * (DOUBTED if self.doubted < 1 else 1)
+        boxes, score, in_part = self._search(_turned(image, turn), least)
         boxes = turned_back(boxes, turn, image.shape[1], image.shape[0])
         largest = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
         doubted = ((score < self.threshold) | in_part)[largest]
-        return Located(boxes[largest], np.where(doubted, np.float32(SURER), np.float32(0)))
+        return Located(boxes[largest], np.where(doubted, np.float32(self.doubted), np.float32(0)))
 
     def search(self, image: Array) -> tuple[Array, Array]:
         """Boxes (M, 4) float32 in frame pixels that reach the threshold, and scores (M,), likeliest first.

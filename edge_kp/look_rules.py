@@ -19,12 +19,15 @@ class LookRules:
         settled: by how much the last of several looks may move the crop.
         turned: score that an object must reach that is not upright, or was not found upright; from 1 on
             nothing is looked at turned.
+        doubted: score that the stages must give to what lies in a box that the locator doubts; from 1 on
+            nothing in such boxes is looked at.
     """
 
     certain: float = 0.995
     placed: float = 0.018
     settled: float = 0.015
     turned: float = 0.9999
+    doubted: float = 0.98
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

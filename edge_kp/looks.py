@@ -15,7 +15,6 @@ import numpy as np
 from edge_kp.cascade_result import CascadeResult, joined
 from edge_kp.geometry import box_area, box_iou, tight_box
 from edge_kp.identity import same_place
-from edge_kp.locator import SURER
 from edge_kp.modeldir import ModelSpec
 from edge_kp.together import Detect, Locate, Networks, Refine, Work
 from edge_kp.types import Array
@@ -151,7 +150,7 @@ def _look_at(
 ) -> Work[Looks]:
     """:func:`look` at so many boxes that all looks at them can be kept."""
     result: CascadeResult = yield Detect(image, boxes, turns)
-    rules = networks.spec.looks
+    rules, threshold = networks.spec.looks, networks.spec.score_threshold
     if networks.spec.locator != "network":  # the whole frame is the object, and upright
         return Looks(result, least, np.zeros(len(boxes), bool), result.seconds)
     at = np.array(turns, int)
@@ -182,7 +181,7 @@ def _look_at(
         if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - rules.turned):
             rows[i], is_turned[i] = len(at) + best, True
             asks[i] = max(asks[i], np.float32(rules.turned))
-        elif settled[own] and (result.score[i] >= networks.spec.score_threshold or again.score[own] >= SURER):
+        elif settled[own] and (result.score[i] >= threshold or again.score[own] >= rules.doubted):
             rows[i] = len(at) + own
         elif asks[i] > 0:
             asks[i] = np.inf

@@ -148,6 +148,7 @@ def short_measuring() -> Iterator[None]:
     pytest.importorskip("torch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edge_kp.training.both_stages.MEASURED", 100)
+        patch.setattr("edge_kp.training.whole.BOXES", 20)
         yield
 
 

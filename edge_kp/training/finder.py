@@ -15,17 +15,21 @@ from edge_kp.training.augment import Augmentation
 from edge_kp.training.claiming import claim, refuse_other
 from edge_kp.training.empty import empty_photos, split_empty
 from edge_kp.training.locating import (
+    ExportLocator,
     LocatorNet,
     false_boxes,
     search_training_photos,
     train_locator,
     validate,
 )
+from edge_kp.training.looking import LOOK_RULES, read_look_rules
 from edge_kp.training.loop import Place
 from edge_kp.training.photos import Photo, read_photos
-from edge_kp.training.recipe import Recipe, check_batch, locator_config, loop_config, wait
+from edge_kp.training.recipe import Recipe, check_batch, load_cascade, locator_config, loop_config, wait
 from edge_kp.training.scenes import SceneDataset
 from edge_kp.training.split import training_samples
+from edge_kp.training.torch_backend import TorchBackend
+from edge_kp.training.whole import add_doubted, look_at_photos
 
 CHECK_FRAMES = "check_frames.npz"  # held-back pictures that exports are checked on
 LOCATOR_FIGURES = "locator.json"
@@ -81,6 +85,12 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
                 "it overlooks many of the objects: give it more photos, or more training by --locator-epochs"
                 " and --locator-pictures"
             )
+        if (out / LOOK_RULES).exists():  # the stages are trained already
+            cascade = load_cascade(out, place.device)
+            cascade.spec = replace(cascade.spec, looks=read_look_rules(out / LOOK_RULES))
+            backend, threshold = TorchBackend(ExportLocator(net), place.device), figures["threshold"]
+            seen = look_at_photos(cascade, backend, config.size, threshold, held_photos)
+            add_doubted(out / LOOK_RULES, seen)
         with replacing(out / CHECK_FRAMES) as part:
             frames = [fit_square(photo.levels[0], config.size)[0] for photo in held_photos[:8]]
             np.savez(part, locator=np.stack(frames))

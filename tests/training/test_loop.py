@@ -406,8 +406,8 @@ def train(tmp_path: Path) -> str:
     script.write_text(
         "import sys\n"
         "from edge_kp.train import main\n"
-        "from edge_kp.training import both_stages\n"
-        "both_stages.MEASURED = 100\n"
+        "from edge_kp.training import both_stages, whole\n"
+        "both_stages.MEASURED, whole.BOXES = 100, 20\n"
         "sys.exit(main())\n"
     )
     return str(script)
