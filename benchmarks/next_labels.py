@@ -4,9 +4,9 @@ Trains a small cascade on some photos of a data set, chooses as many more in sev
 on all of them, with several seeds that also draw other photos to begin with; each sees as many crops.
 Told is the error on test photos. The ways:
 
-``at random``, ``most doubtful`` (the points move most between looks), ``most different`` (always the photo
-whose shape is farthest from all chosen), and ``doubtful and different``, as ``edge_kp.prelabel`` chooses.
-Doubts and shapes are those of the first cascade, in jittered boxes of the labels. Finished runs are kept.
+``at random``, ``most doubtful`` (the points move most between looks), and ``middles of clusters`` of shapes,
+as ``edge_kp.prelabel`` chooses. Doubts and shapes are those of the first cascade, in jittered boxes of the
+labels. Finished runs are kept.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from edge_kp.training.samples import Sample
 from edge_kp.training.writing import LABELS, Labelled, write_coco, write_photo
 from edge_kp.types import Array
 
-OURS = "doubtful and different"
-WAYS = ("at random", "most doubtful", "most different", OURS)
+WAYS = ("at random", "most doubtful", "middles of clusters")
 
 
 def arguments(data: Path, count: int, seed: int) -> list[str]:
@@ -57,9 +56,7 @@ def chosen(way: str, doubts: Sequence[float], shapes: Sequence[Array], count: in
         return list(range(count))
     if way == "most doubtful":
         return np.argsort(-np.array(doubts), kind="stable")[:count].tolist()
-    if way == "most different":
-        return choose([0.0] * len(doubts), shapes, count, pool=len(doubts))
-    return choose(doubts, shapes, count)
+    return choose(shapes, count)
 
 
 def write(schema: KeypointSchema, samples: Sequence[Sample], out: Path) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 import edge_kp
 from edge_kp import Detector, prelabel
-from edge_kp.prelabel import Choice, Picture, main
+from edge_kp.prelabel import Picture, chosen, main
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.doubt import Seen
 from edge_kp.types import Array, Detection
@@ -48,7 +48,6 @@ def test_pictures_come_with_what_the_model_sees(photos: Path, tmp_path: Path, ca
     out = tmp_path / "next"
     assert command("--source", photos, "--out", out) == 0
     told = capsys.readouterr().out
-    assert names(out)[0] == "1_b.png"
     assert {name[2:] for name in names(out)} == {"a.png", "b.png", "c.png", "d.jpg"}
     assert names(out)[3] == "4_d.jpg"  # where nothing is found
     for name in names(out):
@@ -83,7 +82,7 @@ def test_only_so_many_are_written_and_a_quarter_shows_nothing(photos: Path, tmp_
     out = tmp_path / "next"
     assert command("--source", photos, "--out", out, "--count", 2) == 0
     assert len(names(out)) == 2
-    assert names(out)[0] == "1_b.png"
+    assert "empty" not in names(out)[0]
     assert len(json.loads((out / "labels.json").read_text())["annotations"]) == 2
 
 
@@ -171,16 +170,35 @@ def test_a_source_without_an_end_is_refused(
     assert "has no end; record a clip of it" in capsys.readouterr().err
 
 
-def test_a_choice_keeps_no_more_pictures_than_it_may_need() -> None:
-    choice = Choice(2)
-    rng = np.random.default_rng(0)
-    for number in range(100):
-        points = rng.uniform(0, 9, (3, 2))
-        one = Detection(0, np.zeros(4), 1.0, points, np.ones(3))
-        empty = number % 2
-        doubt = () if empty else (float(number),)
-        choice.add(Picture(float(number), number, "n", b"", (9, 9), Seen(() if empty else (one,), doubt)))
-    assert (len(choice._doubted), len(choice._empty), choice.shown) == (6, 2, 100)
-    chosen = choice.result()
-    assert chosen[0].number == 98
-    assert len(chosen) == 2
+def picture(number: int, doubt: float | None, points: Array | None = None) -> Picture:
+    shape = np.random.default_rng(number).uniform(0, 9, (3, 2)) if points is None else points
+    one = Detection(0, np.zeros(4), 1.0, shape, np.ones(3))
+    seen = Seen((), ()) if doubt is None else Seen((one,), (doubt,))
+    return Picture(Path(f"{number}.png"), (9, 9), seen)
+
+
+@pytest.mark.parametrize(
+    ("shown", "empty", "count", "expected"),
+    [(20, 20, 8, (6, 2)), (20, 1, 8, (7, 1)), (3, 20, 8, (3, 5)), (3, 2, 8, (3, 2)), (0, 9, 2, (0, 2))],
+)
+def test_a_quarter_may_show_nothing(shown: int, empty: int, count: int, expected: tuple[int, int]) -> None:
+    pictures = [picture(i, 0.1) for i in range(shown)] + [picture(99 + i, None) for i in range(empty)]
+    taken = chosen(pictures, count)
+    kinds = [bool(p.seen.objects) for p in taken]
+    assert (sum(kinds), len(kinds) - sum(kinds)) == expected
+    assert kinds == sorted(kinds, reverse=True)
+    assert len({p.path for p in taken}) == len(taken)
+    assert [p.path for p in chosen(pictures, count)] == [p.path for p in taken]
+
+
+def test_frames_of_clips_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    clips = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        clips += ["--source", (tmp_path / name / "clip.avi")]
+        writer = cv2.VideoWriter(str(clips[-1]), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+        writer.write(np.full((48, 64, 3), 80 if name == "one" else 160, np.uint8))
+        writer.release()
+    assert command(*clips, "--out", tmp_path / "next") == 0
+    means = [cv2.imread(str(tmp_path / "next" / name)).mean() for name in names(tmp_path / "next")]
+    assert sorted(round(mean / 80) for mean in means) == [1, 2]

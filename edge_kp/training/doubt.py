@@ -11,6 +11,7 @@ import numpy as np
 from edge_kp.cascade import Cascade
 from edge_kp.detector import Detector
 from edge_kp.geometry import jitter_box, quarter_turns, tight_box
+from edge_kp.templates.clustering import kmeans, principal_components
 from edge_kp.training.regions import key_rng, sample_box
 from edge_kp.training.views import look_again
 from edge_kp.types import Array, Detection
@@ -18,7 +19,10 @@ from edge_kp.types import Array, Detection
 VIEWS = 4  # boxes that an object is looked at in, as it is and mirrored
 JITTER = 0.1  # of the box
 JITTER_OF_IMAGE = 0.03  # of one that is the whole picture
-POOL = 3  # so many times the pictures that are wanted are the doubtful ones
+SHARE, DIRECTIONS = (
+    0.99,
+    10,
+)  # of the variance of shapes that clusters are made of; how many directions at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,30 +78,32 @@ def doubt_of(
     return middle, away / side if side > 0 else math.inf
 
 
-def choose(
-    doubts: Sequence[float], shapes: Sequence[Array], count: int, pool: int | None = None
-) -> list[int]:
-    """Which of many pictures to label: doubtful ones that differ from each other.
+def choose(shapes: Sequence[Array], count: int, seed: int = 0) -> list[int]:
+    """Which of many pictures to label: those that stand for most others.
 
-    The most doubtful alone are much alike, and teach a model less (``benchmarks.next_labels``). So of these
-    the most doubtful comes first, then always the one whose shape is farthest from those of all before it:
-    any number of them from the first on is a good choice.
+    Their shapes are put into as many clusters as pictures are wanted, and of each the one nearest to its
+    middle is taken, of the largest clusters first. What a model doubts most would teach it less than pictures
+    at random while little is labelled: measured by ``benchmarks.next_labels``, and known of classification
+    (Hacohen, Dekel and Weinshall 2022, "Active learning on a budget: opposite strategies suit high and low
+    budgets").
 
     Args:
-        doubts: of each picture, see :func:`doubt_of`.
         shapes: of each picture, (N, 2) keypoints in any frame and size.
         count: how many are wanted.
-        pool: how many of the most doubtful to choose from; None for :data:`POOL` times as many.
     """
-    doubtful = np.argsort(-np.asarray(doubts), kind="stable")[: POOL * count if pool is None else pool]
-    rows: Array = np.array([_plain(shapes[i]) for i in doubtful])
-    chosen: list[int] = []
-    away = np.full(len(doubtful), np.inf)
-    while len(chosen) < min(count, len(doubtful)):
-        chosen.append(int(np.argmax(away)))  # the most doubtful of those that are as far
-        away = np.minimum(away, np.linalg.norm(rows - rows[chosen[-1]], axis=1))
-        away[chosen] = -1
-    return [int(doubtful[i]) for i in chosen]
+    if len(shapes) <= count:
+        return list(range(len(shapes)))
+    rows = np.array([_plain(shape) for shape in shapes])
+    rows -= rows.mean(0)
+    points = rows @ principal_components(rows, SHARE, DIRECTIONS)
+    labels = kmeans(points, np.ones(len(points)), count, np.random.default_rng(seed))
+    members = [np.flatnonzero(labels == cluster) for cluster in range(count)]
+    members.sort(key=len, reverse=True)
+    middles = [points[part].mean(0) for part in members]
+    nearest = [
+        np.linalg.norm(points[part] - m, axis=1).argmin() for part, m in zip(members, middles, strict=True)
+    ]
+    return [int(part[i]) for part, i in zip(members, nearest, strict=True)]
 
 
 def _plain(shape: Array) -> Array:

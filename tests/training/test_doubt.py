@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_kp import Detector
 from edge_kp.geometry import similarity, transform_points
 from edge_kp.schema import KeypointSchema
-from edge_kp.training.doubt import POOL, VIEWS, choose, doubt_of, see
+from edge_kp.training.doubt import VIEWS, choose, doubt_of, see
 from edge_kp.types import Array
 
 PLAIN = KeypointSchema("three", ("a", "b", "c"), (), (), (0, 1))
@@ -128,24 +128,25 @@ def test_a_picture_that_is_the_object_is_seen_again(tiny_model: Any) -> None:
 # ---- choice -----------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.floats(0, 1), max_size=40), st.integers(1, 20))
-def test_so_many_are_chosen_of_the_most_doubtful(doubts: list[float], count: int) -> None:
-    found = choose(doubts, shapes(len(doubts)), count)
-    assert len(found) == len(set(found)) == min(count, len(doubts))
-    if found:
-        assert doubts[found[0]] == max(doubts)
-        least = sorted(doubts, reverse=True)[: POOL * count][-1]
-        assert all(doubts[i] >= least for i in found)
+@given(st.integers(0, 40), st.integers(1, 20))
+def test_so_many_are_chosen_as_are_wanted(there: int, count: int) -> None:
+    found = choose(shapes(there), count)
+    assert len(found) == len(set(found)) == min(count, there)
+    assert set(found) <= set(range(there))
+    assert found == choose(shapes(there), count)
 
 
-def test_of_the_doubtful_those_are_chosen_that_differ() -> None:
-    a, b, c = shapes(3)
-    again = transform_points(similarity(0, 3.0, (40, 50)), a)  # elsewhere and larger, but the same shape
-    assert choose([0.9, 0.8, 0.7, 0.6, 0.1], [a, again, a, b, c], 2, pool=4) == [0, 3]
-    assert choose([0.9, 0.8, 0.7, 0.6, 0.1], [a, again, a, b, c], 2, pool=3) == [0, 1]
+def test_those_are_chosen_that_stand_for_most_others() -> None:
+    """Of three kinds of shapes one each, and the commonest first, wherever and however large they are."""
+    rng = np.random.default_rng(0)
+    kinds, many = shapes(3), [0] * 20 + [1] * 7 + [2] * 12
+    moves = [similarity(0, rng.uniform(0.5, 4), rng.uniform(-99, 99, 2)) for _ in many]
+    noise = rng.normal(0, 0.02, (len(many), 5, 2))
+    pictures = [transform_points(m, kinds[k] + n) for m, k, n in zip(moves, many, noise, strict=True)]
+    assert [many[i] for i in choose(pictures, 3)] == [0, 2, 1]
+    for i in choose(pictures, 3):
+        assert np.linalg.norm(noise[i]) < 0.07 + 0.02  # near the middle of its kind
 
 
-def test_the_first_ones_are_a_choice_themselves() -> None:
-    doubts, all_shapes = np.linspace(1, 0, 30).tolist(), shapes(30)
-    many = choose(doubts, all_shapes, 12, pool=30)
-    assert choose(doubts, all_shapes, 5, pool=30) == many[:5]
+def test_copies_of_one_shape_are_chosen_as_others() -> None:
+    assert sorted(choose([shapes(1)[0]] * 6, 4))[-1] <= 5
