@@ -183,7 +183,7 @@ def _open(spec: str) -> Source:
 
 def _pictures(sources: Sequence[str], every: float, folder: Path) -> Iterator[tuple[Path, Array]]:
     """File and image of each picture, and of each frame of a clip that is due, written below a folder."""
-    for number, spec in enumerate(sources):
+    for place, spec in enumerate(sources):
         source = _open(spec)
         try:
             due = -math.inf
@@ -192,7 +192,7 @@ def _pictures(sources: Sequence[str], every: float, folder: Path) -> Iterator[tu
                     yield Path(frame.file), frame.image
                 elif frame.time_s >= due:
                     due = frame.time_s + every
-                    stem = folder / str(number) / f"{Path(source.name).stem}-{frame.index:06d}"
+                    stem = folder / str(place) / f"{Path(source.name).stem}-{frame.index:06d}"
                     write_photo(stem, frame.image)
                     yield stem.with_name(f"{stem.name}.jpg"), frame.image
         finally:
