@@ -15,6 +15,13 @@ import numpy as np
 from edge_kp.errors import DataError
 from edge_kp.files import parse_json
 from edge_kp.schema import BUILT_IN, MOST_KEYPOINTS, KeypointSchema, Pair, pairs_from_names
+from edge_kp.training.coco_faults import (
+    missing_field,
+    number_annotations,
+    short,
+    unlike_images,
+    why_none,
+)
 from edge_kp.training.samples import (
     MOST,
     PLAIN_NAMES,
@@ -51,7 +58,11 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             f"{file}: is no COCO keypoints file; expected an object with images, annotations and categories"
         )
     try:
+        if problem := missing_field(data):
+            raise DataError(f"{file}: {problem}")
         category = _category(file, data)
+        if problem := number_annotations(data["annotations"], category["id"]):
+            raise DataError(f"{file}: {problem}")
         names = _names(file, category)
         entries = {image["id"]: image for image in data["images"]}
         if len(entries) < len(data["images"]):
@@ -61,11 +72,13 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
         if numbers and max(numbers.values()) > 1:
             twice = numbers.most_common(1)[0][0]
             raise DataError(
-                f"{file}: two annotations have the id {_short(twice)}; give each its own, or remove one"
+                f"{file}: two annotations have the id {short(twice)}; give each its own, or remove one"
             )
         folders = [images_dir] if images_dir is not None else [file.parent, file.parent / "images"]
         # Of pictures that nothing is labelled in, the names do not matter.
-        shown = {a["image_id"] for a in annotations if _is_labelled(a)}
+        shown = dict.fromkeys(a["image_id"] for a in annotations if _is_labelled(a))
+        if problem := unlike_images(entries.keys(), shown):
+            raise DataError(f"{file}: {problem}")
         files = {i: str(image["file_name"]) for i, image in entries.items() if i in shown}
         if outside := [name for name in files.values() if leads_out(name)]:
             raise DataError(f"{file}: image {outside[0][:200]!r}: {PLAIN_NAMES}")
@@ -78,8 +91,8 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
                 continue
             image = entries.get(annotation["image_id"])
             if image is None:
-                missing = _short(annotation["image_id"])
-                problems.append(f"{file}: annotation {_short(annotation['id'])}: no image {missing}")
+                missing = short(annotation["image_id"])
+                problems.append(f"{file}: annotation {short(annotation['id'])}: no image {missing}")
                 continue
             path = paths[image["id"]]
             if path is None:
@@ -90,7 +103,7 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             try:
                 sample = _sample(file, annotation, image, path, len(names))
             except (ValueError, OverflowError) as error:
-                problems.append(f"{file}: annotation {_short(annotation['id'])}: {error}")
+                problems.append(f"{file}: annotation {short(annotation['id'])}: {error}")
                 continue
             if sample is None:
                 unlabelled.setdefault(image["id"], []).append(_bbox(annotation))
@@ -112,7 +125,7 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
             f" {folders[0] / first}{step}"
         )
     if not samples and not problems:
-        problems.append(f"{file}: holds no annotation with keypoints{_why_none(data, category)}")
+        problems.append(f"{file}: holds no annotation with keypoints{why_none(data, category)}")
     if problems:
         raise DataError(*problems)
     if problem := unit_problem(samples):
@@ -154,26 +167,6 @@ def _hint(folders: Sequence[Path], name: str) -> str:
     return ""
 
 
-def _why_none(data: Mapping[str, Any], category: Mapping[str, Any]) -> str:
-    """What the annotations have instead of labelled keypoints of the category."""
-    number = category["id"]
-    others = [a["category_id"] for a in data["annotations"] if a["category_id"] != number]
-    if alike := [other for other in others if str(other) == str(number)]:
-        told = f"category_id {_short(repr(alike[0]))}, the category has id {_short(repr(number))}"
-        return f": they have {told}; write both alike"
-    own = [a for a in data["annotations"] if a["category_id"] == number]
-    if own and not any(a.get("keypoints") for a in own):
-        return f": its {len(own)} annotations have none; export keypoints, not boxes"
-    return (
-        f": in none of its {len(own)} annotations two points are labelled (visibility 1 or 2)" if own else ""
-    )
-
-
-def _short(value: Any) -> str:
-    """A number or name that the file gives, fit for a line."""
-    return " ".join(str(value)[:80].split())
-
-
 def _names(file: Path, category: Mapping[str, Any]) -> tuple[str, ...]:
     names = category["keypoints"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -191,7 +184,7 @@ def _category(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(categories) > 1:
         categories = [c for c in categories if c["id"] in used] or categories
     if len(categories) > 1:
-        found = ", ".join(_short(c.get("name")) for c in categories)
+        found = ", ".join(short(c.get("name")) for c in categories)
         raise DataError(f"{file}: has several categories with keypoints ({found}); split it, one file each")
     if not categories:
         raise DataError(
@@ -216,19 +209,23 @@ def _sample(
     file: Path, annotation: Mapping[str, Any], image: Mapping[str, Any], path: Path, n: int
 ) -> Sample | None:
     """One annotation; None where too few points are labelled to place a crop."""
+    given = annotation["keypoints"]
+    if isinstance(given, list) and len(given) != 3 * n:
+        raise ValueError(f"expected {3 * n} keypoint numbers, got {len(given)}")
     try:
-        values = np.array(annotation["keypoints"], np.float64)
-    except (TypeError, ValueError):
+        flag = np.array(given[2::3], np.float64)
+        # What stands for a point that is not labelled is not looked at: null, say.
+        points = np.array([given[3 * i : 3 * i + 2] if flag[i] else (0, 0) for i in range(n)], np.float64)
+    except (TypeError, ValueError, IndexError, KeyError):
         raise ValueError("a keypoint is no number") from None
-    if values.shape != (3 * n,):
-        raise ValueError(f"expected {3 * n} keypoint numbers, got {len(annotation['keypoints'])}")
-    if not (np.abs(values) <= MOST).all():  # NaN is no more
+    if flag.shape != (n,) or points.shape != (n, 2):
+        raise ValueError("a keypoint is no number")
+    if not (np.abs(points) <= MOST).all():  # NaN is no more
         raise ValueError("a keypoint is not finite")
-    x, y, flag = values.reshape(n, 3).T
     if not np.isin(flag, (0, 1, 2)).all():
         raise ValueError("a visibility flag is none of 0, 1, 2")
     # COCO measures from the image's edge, the frame's coordinates from the centre of the first pixel.
-    keypoints = np.where(flag[:, None] > 0, np.column_stack([x, y]) - 0.5, np.nan).astype(np.float32)
+    keypoints = np.where(flag[:, None] > 0, points - 0.5, np.nan).astype(np.float32)
     visible = np.choose(flag.astype(int), [np.nan, 0, 1]).astype(np.float32)
     if (flag > 0).sum() < 2:
         return None

@@ -395,6 +395,15 @@ def _edit(data: dict[str, Any], where: list[Any], value: object) -> dict[str, An
         (["annotations", 0, "keypoints"], [5, 5, 2] * 4, "annotation 7: all points coincide"),
         (["annotations", 0, "image_id"], 99, "annotation 7: no image 99"),
         (["annotations", 0, "image_id"], "a\nb", "annotation 7: no image a b"),
+        (["annotations", 0, "image_id"], "1", "have image_id '1', the image has id 1; write both alike"),
+        (["images", 1, "id"], "2", "have image_id 2, the image has id '2'; write both alike"),
+        (["images", 1], {"file_name": "sub/b.png"}, "number 2 of its images has no id; give it one"),
+        (["images", 1], {"id": 2}, "number 2 of its images has no file_name; give it one"),
+        (["annotations", 5], {"id": 12}, "number 6 of its annotations has no category_id; give it one"),
+        (["annotations", 0, "id"], None, "number 1 of its annotations has no id, others have; give it one"),
+        (["annotations", 0, "keypoints", 0], None, "annotation 7: a keypoint is not finite"),
+        (["annotations", 0, "keypoints", 2], None, "annotation 7: a visibility flag is none of 0, 1, 2"),
+        (["annotations", 0, "keypoints", 3], [15, 12], "annotation 7: a keypoint is no number"),
         (["images", 1, "file_name"], "c.png", "image 'c.png' is not in"),
         (["images", 0, "file_name"], "../a.png", "expected a name within the folder of images"),
         (["images", 0, "file_name"], "/etc/hostname", "expected a name within the folder of images"),
@@ -428,6 +437,27 @@ def test_coco_refusals(tmp_path: Path, where: list[Any], value: object, message:
         assert message in problem(lambda: load_dataset([spec]))
 
 
+def test_annotations_without_ids_are_numbered_by_their_place(tmp_path: Path) -> None:
+    data = coco_data()
+    numbered = load_dataset([write_coco(tmp_path / "a" / "k.json", data)])
+    data["annotations"].insert(0, data["annotations"].pop())  # one of another category, which keeps its id
+    for annotation in data["annotations"][1:]:
+        del annotation["id"]
+    plain = load_dataset([write_coco(tmp_path / "b" / "k.json", data)])
+    assert [s.key for s in plain.samples] == ["b/a.png#2", "b/a.png#3", "b/sub/b.png#4"]
+    for sample, other in zip(plain.samples, numbered.samples, strict=True):
+        assert np.array_equal(sample.keypoints, other.keypoints, equal_nan=True)
+
+
+@pytest.mark.parametrize("written", [None, float("nan"), "", 1e300, [], 10**400])
+def test_what_stands_for_an_unlabelled_point_does_not_matter(tmp_path: Path, written: object) -> None:
+    data = coco_data()
+    data["annotations"][0]["keypoints"][6:8] = [written, written]
+    sample = load_dataset([write_coco(tmp_path / "k.json", data)]).samples[0]
+    assert np.isnan(sample.keypoints).all(1).tolist() == [False, False, True, False]
+    assert sample.keypoints[3].tolist() == [39.5, 29.5]
+
+
 @pytest.mark.parametrize(
     ("stored", "written"),
     [
@@ -459,6 +489,8 @@ def test_a_name_that_is_written_in_another_way_is_told(
     [
         ({"category_id": "3"}, ": they have category_id '3', the category has id 3; write both alike"),
         ({"keypoints": []}, ": its 5 annotations have none; export keypoints, not boxes"),
+        ({"num_keypoints": 0}, ": num_keypoints is 0 in 4 annotations that have labelled points; write how"),
+        ({"iscrowd": "0"}, ": 4 annotations with labelled points have iscrowd '0'; write the number 0 for"),
         ({"keypoints": [9, 9, 0] * 4}, ": in none of its 5 annotations two points are labelled"),
     ],
 )
