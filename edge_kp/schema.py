@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -106,6 +106,11 @@ class KeypointSchema:
             )
         except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"keypoint schema: {type(error).__name__} {error}") from error
+
+
+def differing(one: KeypointSchema, other: KeypointSchema) -> list[str]:
+    """Names of the fields in which two schemas differ."""
+    return [f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)]
 
 
 def pairs_from_names(names: Sequence[str]) -> tuple[Pair, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from edge_kp.errors import ModelError
 from edge_kp.files import read_arrays, replacing
+from edge_kp.schema import differing
 from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_bank, nearest_template
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
@@ -240,7 +242,7 @@ def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBa
     if place.first and not path.exists():
         shapes = np.concatenate([np.repeat(s.keypoints[None], s.repeat, 0) for s in train.samples])
         if recipe.templates:
-            bank = TemplateBank.load(recipe.templates)
+            bank = replace(TemplateBank.load(recipe.templates), schema=train.schema)
         else:
             bank = build_bank(train.schema, shapes, recipe.k, recipe.seed)
         nearest = nearest_template(bank, align_to_mean(bank, shapes))
@@ -249,8 +251,10 @@ def _bank(recipe: Recipe, train: Dataset, out: Path, place: Place) -> TemplateBa
         bank.save(path)
     wait(place)
     bank = TemplateBank.load(path)
-    if bank.schema != train.schema:
-        raise ModelError(f"{path}: its keypoints are not those of the data; choose another --out")
+    if differ := ", ".join(differing(bank.schema, train.schema)):
+        raise ModelError(
+            f"{path}: is not of the keypoints of the data ({differ} differ); choose another --out"
+        )
     return bank
 
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from edge_kp.errors import DataError
-from edge_kp.schema import KeypointSchema, Pair
+from edge_kp.schema import KeypointSchema, Pair, differing
 from edge_kp.training.coco import read_coco
 from edge_kp.training.keys import tell_apart
 from edge_kp.training.mirroring import mirrors_into_itself
@@ -90,6 +90,7 @@ class Dataset:
         names: the merged sets, without machine paths, e.g. ``("helen_train", "synthetic:2000")``.
         pairs_by_name: the flip pairs that the points' names tell, where no set names pairs. The schema has
             them only if samples may be mirrored so.
+        measured_reference: no set names reference points, so that the schema's were measured on the samples.
         left_out: how many samples more there were, those to validate on among them, with too few labels.
     """
 
@@ -97,6 +98,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     names: tuple[str, ...]
     pairs_by_name: tuple[Pair, ...] = ()
+    measured_reference: bool = False
     left_out: int = 0
 
     def __len__(self) -> int:
@@ -221,14 +223,15 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
         )
     samples = tuple(apart)
     names = tuple(reading.name for reading in readings)
+    measured = all(reading.measured_reference for reading in readings)
     if not all(reading.pairs_by_name for reading in readings):
-        return Dataset(merged, samples, names)
+        return Dataset(merged, samples, names, measured_reference=measured)
     pairs = readings[0].schema.flip_pairs
     if schema is None and merged.can_flip:
         shapes = np.stack([s.keypoints for s in samples])
         if not mirrors_into_itself(shapes, merged.flip_index):
             merged = replace(merged, flip_pairs=())
-    return Dataset(merged, samples, names, pairs)
+    return Dataset(merged, samples, names, pairs, measured)
 
 
 def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -> KeypointSchema:
@@ -248,10 +251,10 @@ def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -
             schema = replace(schema, flip_pairs=base.flip_pairs)
         if not same or schema != base:
             whose = "the expected schema" if wanted else f"that of {first.name}"
-            parts = [f.name for f in fields(schema) if getattr(schema, f.name) != getattr(base, f.name)]
+            differ = ", ".join(differing(schema, base))
             problems.append(
                 f"data set {reading.name}: its schema {schema.name!r} ({len(schema)} points) is not "
-                f"{whose}, {base.name!r} ({len(base)} points): {', '.join(parts)} differ; use sets with the"
+                f"{whose}, {base.name!r} ({len(base)} points): {differ} differ; use sets with the"
                 " same keypoints"
             )
     if problems:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge_kp.errors import ModelError
 from edge_kp.files import replacing
-from edge_kp.schema import KeypointSchema
+from edge_kp.schema import KeypointSchema, differing
 from edge_kp.templates import TemplateBank
 from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.loop import Place
@@ -42,8 +42,8 @@ def load_teacher(recipe: Recipe, schema: KeypointSchema) -> StageNet | None:
     if not recipe.teacher:
         return None
     _, bank, _, teacher = load_run(Path(recipe.teacher))
-    if bank.schema != schema:
-        raise ModelError(f"--teacher {recipe.teacher}: its keypoints are not those of the data")
+    if differ := ", ".join(differing(bank.schema, schema)):
+        raise ModelError(f"--teacher {recipe.teacher}: is not of the keypoints of the data ({differ} differ)")
     return teacher
 
 
@@ -66,8 +66,9 @@ def check_stage1(recipe: Recipe, schema: KeypointSchema, attributes: tuple[str, 
         if theirs != ours:
             raise ModelError(f"--stage1 {run}: {name} {theirs} there and {ours} here; train with the same")
     bank = TemplateBank.load(run / "templates.npz")
-    if bank.schema != schema:
-        raise ModelError(f"--stage1 {run}: its keypoints are not those of the data; train both on the same")
+    if differ := ", ".join(differing(bank.schema, schema)):
+        told = f"is not of the keypoints of the data ({differ} differ)"
+        raise ModelError(f"--stage1 {run}: {told}; train both on the same")
     tells = load_stage(run / "stage1" / "best.pt", bank.templates).config.attributes
     if tells != attributes:
         raise ModelError(

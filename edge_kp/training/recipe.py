@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from edge_kp.cascade import Cascade
 from edge_kp.errors import ModelError
 from edge_kp.files import absolute, parse_json, reason
 from edge_kp.modeldir import ModelSpec
+from edge_kp.schema import KeypointSchema, differing
 from edge_kp.templates import TemplateBank, usable_shapes
 from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.datasets import Dataset
@@ -243,10 +245,35 @@ def check_recipe(recipe: Recipe, train: Dataset, place: Place) -> None:
         raise ModelError(
             "--templates, --stage1: a run's stage 1 comes with its own templates; give one of the two"
         )
-    if recipe.templates and TemplateBank.load(recipe.templates).schema != train.schema:
-        raise ModelError(f"{recipe.templates}: its keypoints are not those of the data; build a bank of them")
+    if recipe.templates:
+        _check_templates(recipe, train.schema)
     if not recipe.templates and not recipe.stage1:
         usable_shapes(train.schema, np.stack([s.keypoints for s in train.samples]), recipe.k)
+
+
+def _check_templates(recipe: Recipe, schema: KeypointSchema) -> None:
+    """Edges and reference points may be others than the data's: no template depends on them.
+
+    Raises:
+        ModelError: the templates are of other keypoints, or were mirrored in another way.
+    """
+    bank = TemplateBank.load(recipe.templates).schema
+    differ = [name for name in differing(bank, schema) if name not in ("edges", "reference")]
+    if not differ or (differ == ["flip_pairs"] and np.array_equal(bank.flip_index, schema.flip_index)):
+        return
+    if differ != ["flip_pairs"]:
+        told = f"its keypoints are not those of the data ({', '.join(differ)} differ)"
+        if recipe.start:
+            told += "; --from only takes a model of the same keypoints: leave it out to train from nothing"
+            raise ModelError(f"--from {recipe.start}: {told}")
+        raise ModelError(f"{recipe.templates}: {told}; build a bank of them")
+    told = "its flip_pairs are not those of the data"
+    if recipe.start:
+        pairs = json.dumps(bank.to_json()["flip_pairs"])
+        raise ModelError(f'--from {recipe.start}: {told}; write the model\'s there: "flip_pairs": {pairs}')
+    raise ModelError(
+        f"{recipe.templates}: {told}, and mirrored shapes count in a bank; build it again of the same data"
+    )
 
 
 def wait(place: Place) -> None:

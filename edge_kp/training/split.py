@@ -30,10 +30,12 @@ def training_samples(
     """
     train = load_dataset(data)
     own = train.schema
-    alike = like is not None and own.keypoints == like.keypoints
-    pairs = like.flip_pairs if like and train.pairs_by_name else own.flip_pairs
-    if like and alike and replace(own, reference=like.reference, flip_pairs=pairs) == like != own:
-        train = load_dataset(data, like)
+    if like is not None and (own.name, own.keypoints) == (like.name, like.keypoints):
+        reference = like.reference if train.measured_reference else own.reference
+        pairs = like.flip_pairs if train.pairs_by_name else own.flip_pairs
+        wanted = replace(own, reference=reference, flip_pairs=pairs)
+        if wanted != own:
+            train = load_dataset(data, wanted)
     fewest = min(FEWEST_LABELLED, len(train.schema))
     kept = [s for s in train.samples if _labelled(s) >= fewest]
     total = len(train)

@@ -29,7 +29,7 @@ from edge_kp.training.datasets import Dataset, load_dataset
 from edge_kp.training.locating import LocatorConfig, load_locator
 from edge_kp.training.loop import Place
 from edge_kp.training.parts import PARTS
-from edge_kp.training.recipe import Recipe, load_run, model_spec
+from edge_kp.training.recipe import Recipe, check_recipe, load_run, model_spec
 from edge_kp.training.split import refuse_several, training_samples
 
 pytestmark = pytest.mark.usefixtures("short_measuring")
@@ -493,10 +493,23 @@ def test_a_damaged_recipe_is_refused(tmp_path: Path, content: str) -> None:
         load_run(tmp_path)
 
 
+CPU = Place(torch.device("cpu"))
+
+
+def edit(path: Path, **fields: Any) -> None:
+    """Change fields of the category in a COCO file."""
+    data = json.loads(path.read_text())
+    data["categories"][0] |= fields
+    path.write_text(json.dumps(data))
+
+
 def test_reference_points_that_were_measured_give_way_to_those_of_templates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Which pair of a nearly square object lies farthest apart is chance, and other on other pictures."""
+    """Which pair of a nearly square object lies farthest apart is chance, and other on other pictures.
+
+    What templates do not depend on is the data's: the edges, and reference points that they name.
+    """
     train = coco_like(tmp_path / "kites", 20)
     own, held_first = training_samples((train,), (), 0.05)
     other = next(p for p in ((0, 1), (1, 2)) if p != own.schema.reference)
@@ -506,20 +519,50 @@ def test_reference_points_that_were_measured_give_way_to_those_of_templates(
     assert (keys(taken.samples), keys(held)) == (keys(own.samples), keys(held_first))
     shapes = np.stack([s.keypoints for s in own.samples])
     build_bank(like, shapes, 4).save(tmp_path / "bank.npz")
+    edit(tmp_path / "kites" / "train.json", skeleton=[[1, 2], [2, 3]])
     command = ["--data", train, "--templates", str(tmp_path / "bank.npz"), "--out", str(tmp_path / "run"),
                "--part", "stages", "--epochs", "1", "1", "--sizes", "48", "48", "--widths", "8", "8",
                "--batch", "8", "--workers", "0"]  # fmt: skip
     assert main(command) == 0
     assert "samples are mirrored half of the time; left/right change places" in capsys.readouterr().out
+    schema = TemplateBank.load(tmp_path / "run" / "templates.npz").schema
+    assert schema == replace(like, edges=((0, 1), (1, 2)))
     # Reference points that the data name themselves are no chance.
-    path = tmp_path / "kites" / "train.json"
-    data = json.loads(path.read_text())
-    data["categories"][0] |= {"reference": list(own.schema.reference), "flip_pairs": []}
-    path.write_text(json.dumps(data))
-    assert training_samples((train,), (), 0.05, like)[0].schema.reference == own.schema.reference
-    assert main([*command[:-1], "0", "--out", str(tmp_path / "named")]) == 1
-    (line,) = errors(capsys)
-    assert "its keypoints are not those of the data" in line
+    edit(tmp_path / "kites" / "train.json", reference=list(own.schema.reference))
+    named, _ = training_samples((train,), (), 0.05, like)
+    assert named.schema.reference == own.schema.reference
+    check_recipe(Recipe(data=(train,), templates=str(tmp_path / "bank.npz"), batch=8), named, CPU)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"flip_pairs": []}, "its flip_pairs are not those of the data, and mirrored shapes count in a bank"),
+        ({"flip_pairs": [[1, 0]]}, None),  # the same pair
+        ({"name": "bird"}, "its keypoints are not those of the data (name differ); build a bank of them"),
+        ({"keypoints": ["left", "right", "end", "tip"]}, "data (keypoints differ); build a bank of them"),
+    ],
+)
+def test_a_bank_that_does_not_fit_the_data_says_in_what(
+    tmp_path: Path, fields: dict[str, Any], message: str | None
+) -> None:
+    train = coco_like(tmp_path / "kites", 20)
+    own, _ = training_samples((train,), (), 0.05)
+    bank = tmp_path / "bank.npz"
+    build_bank(own.schema, np.stack([s.keypoints for s in own.samples]), 4).save(bank)
+    edit(tmp_path / "kites" / "train.json", **fields)
+    data, _ = training_samples((train,), (), 0.05, own.schema)
+    recipe = Recipe(data=(train,), templates=str(bank), batch=8)
+    if message is None:
+        check_recipe(recipe, data, CPU)
+        return
+    with pytest.raises(ModelError, match=re.escape(f"{bank}: ")) as caught:
+        check_recipe(recipe, data, CPU)
+    assert message in str(caught.value)
+    with pytest.raises(ModelError, match=r"^--from kite: its ") as caught:
+        check_recipe(replace(recipe, start="kite"), data, CPU)
+    step = 'write the model\'s there: "flip_pairs": [[0, 1]]' if "flip_pairs" in fields else "leave it out to"
+    assert step in str(caught.value)
 
 
 def test_data_that_give_too_few_templates_leave_no_run_behind(
