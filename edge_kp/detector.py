@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
+from typing import NoReturn
 
 import numpy as np
 
@@ -164,7 +165,7 @@ class Detector:
             ValueError: an image or box of another form.
             BackendError: the detector is closed, or a network cannot be run.
         """
-        self._refuse_if_closed()
+        self.refuse_if_closed()
         check_image(image)
         if boxes is not None:
             wanted = _checked_boxes(boxes)
@@ -210,7 +211,7 @@ class Detector:
             ModelError: the model carries no references, or they are damaged.
             BackendError: the detector is closed, or a network cannot be run.
         """
-        self._refuse_if_closed()
+        self.refuse_if_closed()
         references = load_references(self._folder, self.spec)
         networks = {
             "cascade" if self.fused else "stage1": self.cascade.stage1,
@@ -232,9 +233,16 @@ class Detector:
             for network in self._networks:
                 closing.callback(network.close)
 
-    def _refuse_if_closed(self) -> None:
+    def refuse_if_closed(self) -> None:
+        """Raises: BackendError: the detector is closed."""
         if self._closed:
             raise closed(f"the detector {self.model_name}")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Detector cannot be pickled, copied or sent to another process, since its networks belong to"
+            " this one: make a Detector in each process"
+        )
 
     def __enter__(self) -> Detector:
         return self
@@ -243,6 +251,17 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_detector(detector: object) -> None:
+    """
+    Raises:
+        ValueError: it is none, such as the name of a model.
+    """
+    if not isinstance(detector, Detector):
+        model = repr(os.fspath(detector)) if isinstance(detector, str | os.PathLike) else None
+        told, model = model or f"a {type(detector).__name__}", model or "'face68'"
+        raise ValueError(f"detector: expected a Detector, got {told}; pass Detector({model})")
 
 
 def _head_pose(model: PoseModel, keypoints: Array, visibility: Array) -> HeadPose | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_kp.arguments import as_count, check_image
-from edge_kp.detector import Detector
+from edge_kp.detector import Detector, check_detector
 from edge_kp.looks import search_all_turns
 from edge_kp.together import Steps, run_alone
 from edge_kp.types import Array, Detection
@@ -25,6 +25,7 @@ class EachFrame:
     """
 
     def __init__(self, detector: Detector, max_objects: int | None = None) -> None:
+        check_detector(detector)
         self.detector = detector
         self.max_objects = None if max_objects is None else as_count("max_objects", max_objects)
         self.last_timings: dict[str, float] = {}
@@ -35,6 +36,7 @@ class EachFrame:
 
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`."""
+        self.detector.refuse_if_closed()
         check_image(image)
         looks = yield from search_all_turns(self.detector, image)
         self.last_timings = looks.seconds

@@ -11,7 +11,7 @@ import numpy as np
 from edge_kp.arguments import as_count, as_number, as_seconds, check_image
 from edge_kp.cascade_result import CascadeResult
 from edge_kp.clock import FRAME_S, FrameClock
-from edge_kp.detector import Detector
+from edge_kp.detector import Detector, check_detector
 from edge_kp.geometry import box_iou, quarter_turns, tight_box
 from edge_kp.identity import Memory, Sight, Track, distinct, likeness, same_place
 from edge_kp.looks import DOUBTLESS, Looks, look, looks_turned
@@ -70,6 +70,7 @@ class Tracker:
     ) -> None:
         if track not in TRACK:
             raise ValueError(f"track: expected one of {', '.join(TRACK)}, got {track!r}")
+        check_detector(detector)
         self.detector = detector
         self.max_objects = as_count("max_objects", max_objects)
         self._search = Search(as_count("locate_every", locate_every), self.max_objects)
@@ -99,12 +100,14 @@ class Tracker:
 
         Raises:
             ValueError: an image of another form, or a ``time_s`` that is no number; nothing has changed.
+            BackendError: the detector is closed, or a network cannot be run.
         """
         with self._lock:
             return run_alone(self.detector, self.steps(image, time_s))
 
     def steps(self, image: Array, time_s: float | None = None) -> Steps:
         """:meth:`update` up to each call of a network, see :mod:`edge_kp.together`; for one thread."""
+        self.detector.refuse_if_closed()
         check_image(image)
         time_s = None if time_s is None else as_number("time_s", time_s)
         self._fresh = image.shape != self._shape

@@ -57,7 +57,8 @@ def test_a_closed_detector_refuses_and_so_does_what_follows_with_it(
         *(lambda tracker=tracker: tracker.update(frames[1]) for tracker in trackers),
     ]
     for call in calls:
-        with pytest.raises(BackendError, match="is closed and cannot run again; make a new Detector"):
+        told = r"^the detector face68 is closed and cannot run again; make a new Detector$"
+        with pytest.raises(BackendError, match=told):
             call()
 
 

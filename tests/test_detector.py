@@ -1,5 +1,6 @@
 """The shipped model through the public interface, on frames of the shipped clip."""
 
+import copy
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edge_kp import Detector
+from edge_kp import Detector, Tracker
 from edge_kp.cascade import AT_ONCE
 from edge_kp.errors import BackendError, ModelError
 from edge_kp.geometry import box_iou, similarity, transform_points
@@ -80,6 +81,13 @@ def test_the_pose_is_computed_when_it_is_first_read(detector, image):
     assert not calls
     assert late.pose is late.pose is found.pose
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("send", [pickle.dumps, copy.deepcopy])
+@pytest.mark.parametrize("what", [lambda detector: detector, Tracker])
+def test_a_detector_is_not_sent_to_another_process(detector, send, what):
+    with pytest.raises(TypeError, match=r"a Detector cannot be pickled.*: make a Detector in each process"):
+        send(what(detector))
 
 
 def test_given_boxes_are_answered_in_order_whatever_their_score(detector, image, box):

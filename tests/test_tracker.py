@@ -1,6 +1,7 @@
 """Ids and boxes over the frames of the shipped clip, with the shipped model."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -469,6 +470,20 @@ def test_doubt_is_looked_into_for_a_second_only(detector, frames):
 def test_wrong_options_are_refused(detector, options, message):
     with pytest.raises(ValueError, match=message):
         Tracker(detector, **options)
+
+
+@pytest.mark.parametrize("kind", [Tracker, EachFrame])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("face68", "detector: expected a Detector, got 'face68'; pass Detector('face68')"),
+        (Path("models/cat"), "detector: expected a Detector, got 'models/cat'; pass Detector('models/cat')"),
+        (None, "detector: expected a Detector, got a NoneType; pass Detector('face68')"),
+    ],
+)
+def test_what_is_no_detector_is_refused_with_the_call_that_makes_one(kind, given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        kind(given)
 
 
 def test_the_head_pose_comes_with_a_face(tracked):
