@@ -29,6 +29,7 @@ from edge_kp.training.evaluation import (
     evaluate,
     summary_table,
 )
+from edge_kp.training.plots import drawable
 from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
@@ -145,6 +146,13 @@ def test_pictures_can_be_looked_at(whole: tuple[Report, Path]) -> None:
     assert worst.shape == (3 * 256, 4 * 256, 3)  # twelve tiles
     assert all(worst[y : y + 256, x : x + 256].std() > 5 for y in (0, 256, 512) for x in (0, 256, 512, 768))
     assert found["samples"] >= 12
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"), [("w_009 (1) \u00fc\u00c9.jpg", "w_009 (1) uE.jpg"), ("\u732b\n\u00df.png", "___.png")]
+)
+def test_a_name_is_drawn_in_letters_that_opencv_has(name: str, drawn: str) -> None:
+    assert drawable(name) == drawn
 
 
 def test_the_jitter_follows_from_seed_and_file_name_alone(

@@ -65,10 +65,15 @@ def export_run(
         ranges: what ``python -m edge_kp.calibrate`` measured; the int8 precisions need it.
 
     Raises:
-        ModelError: the run is unfinished, a file differs from PyTorch beyond its tolerance, or the disk is
-            full.
+        ModelError: ``out`` is a run's folder, the run is unfinished, a file differs from PyTorch beyond its
+            tolerance, or the disk is full.
     """
     out = absolute(out)
+    if (out / "run.json").exists():
+        raise ModelError(
+            f"--out {out}: is the folder of a run, and the model would replace its templates.npz;"
+            " give another folder"
+        )
     recipe, bank, *trained = load_run(run)
     stage1, stage2 = (settled(net) for net in trained)
     spec = model_spec(recipe, bank, stage1.config.attributes, out.name)

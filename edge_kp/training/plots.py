@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -84,10 +85,16 @@ def _tile(evaluation: Evaluation, i: int) -> Array:
     if not np.isnan(evaluation.keypoints[i]).all():
         _draw(image, crop.to_crop(evaluation.keypoints[i]), evaluation.schema, RESULT)
         caption = f"{pixels:.1f} px" if np.isnan(error) else f"{100 * error:.1f} %"
-    text = f"{caption}  {sample.key.split('/')[-1][:24]}"
+    text = f"{caption}  {drawable(sample.key.split('/')[-1])[:24]}"
     cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
     return image
+
+
+def drawable(text: str) -> str:
+    """OpenCV draws ASCII alone: letters without their accents, ``_`` for what else there is."""
+    plain = unicodedata.normalize("NFKD", text)
+    return "".join(c if " " <= c <= "~" else "_" for c in plain if not unicodedata.combining(c))
 
 
 def _draw(image: Array, points: Array, schema: KeypointSchema, colour: tuple[int, int, int]) -> None:

@@ -42,12 +42,12 @@ def training_samples(
     if validation:
         other = load_dataset(validation, train.schema)
         held, twice = tell_apart(other.samples, train.samples)
-        both = {s.key for s in twice}
-        both |= ({s.picture for s in train.samples} & {s.picture for s in held}) - {""}
+        again, pictures = set(twice), {s.picture for s in train.samples} - {""}
+        both = [s for s in held if s in again or s.picture in pictures]
         if both:
             raise DataError(
-                f"{len(both)} samples or pictures stand in both --data and --validation, e.g. {min(both)};"
-                " validate on others"
+                f"{len(both)} of the {len(held)} samples of --validation are in pictures of --data, too, e.g."
+                f" {both[0].shown}; validate on others"
             )
         total += len(held)
         held = [s for s in held if _labelled(s) >= fewest]

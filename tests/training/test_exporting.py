@@ -381,6 +381,21 @@ def test_where_the_image_is_the_box_no_locator_is_taken(tiny_run: Path, tmp_path
 # ---- exports that fail -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("place", ["{run}", "{run}/.", "{link}"])
+def test_a_model_is_not_written_into_a_run(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (tmp_path / "link").symlink_to(run)
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    assert main(["--run", str(run), "--out", place.format(run=run, link=tmp_path / "link")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        "is the folder of a run, and the model would replace its templates.npz; give another folder" in line
+    )
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
 @pytest.mark.parametrize(
     "missing", ["run.json", "templates.npz", "stage1/best.pt", "stage2/best.pt", "check_crops.npz"]
 )

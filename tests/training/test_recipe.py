@@ -185,7 +185,7 @@ def test_one_picture_does_not_stand_on_both_sides_whatever_its_objects_are_numbe
         train, held = training_samples((spec,), (f"{other},{tmp_path / 'other'}",), 0.05)
         assert (len(train), len(held)) == (30, 30)
         return
-    with pytest.raises(DataError, match="30 samples or pictures stand in both --data and --validation"):
+    with pytest.raises(DataError, match="30 of the 30 samples of --validation are in pictures of --data"):
         training_samples((spec,), (other,), 0.05)
 
 
