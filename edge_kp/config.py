@@ -49,9 +49,15 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def command_line(
-    path: Path, settings: Mapping[str, Any], parser: argparse.ArgumentParser, without: Container[str] = ()
+    path: Path | str,
+    settings: Mapping[str, Any],
+    parser: argparse.ArgumentParser,
+    without: Container[str] = (),
 ) -> list[str]:
     """Settings from a file as the command line that would say the same, but for the keys in ``without``.
+
+    Args:
+        path: of the file, for messages; where in it may stand behind.
 
     A key is a flag's name without its dashes, with ``_`` or ``-`` inside; ``true`` gives a flag without
     value, ``false`` leaves it out, and a list gives a flag all its values, or repeats one that takes a
@@ -79,7 +85,7 @@ def command_line(
     return arguments
 
 
-def _said(path: Path, key: str, value: Any, action: argparse.Action) -> list[str]:
+def _said(path: Path | str, key: str, value: Any, action: argparse.Action) -> list[str]:
     flag = action.option_strings[-1]
     if action.nargs == 0:
         if not isinstance(value, bool):

@@ -85,6 +85,12 @@ def test_a_step_that_fails_is_the_last(tmp_path: Path, capsys: Any) -> None:
         (("k = 8", "out = 'x'"), "out of train is made under --out; leave it out"),
         (("k = 8", "k = [8, 9]"), "k: expected one value, got a list of 2"),
         (("k = 8", "k = "), "not TOML"),
+        (('part = "stages"', 'part = "stage"'), "recipe.toml: [train]: part: invalid choice: 'stage'"),
+        (("epochs = [1, 1]", "epochs = 3"), "recipe.toml: [train]: epochs: expected 2 values"),
+        (("epochs = [1, 1]", "epochs = [0, 1]"), "[train]: epochs: expected a whole number of at least 1"),
+        (('data = "{data}:48"', ""), "[train]: the following arguments are required: --data"),
+        (("[export]", "[export]\nprecision = []"), "[export]: precision: expected at least one value"),
+        (('boxes = "tight"', 'boxes = "loose"'), "recipe.toml: [evaluate]: boxes: "),
     ],
 )
 def test_recipes_that_cannot_be_followed_are_refused(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import glob
 import logging
+import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -130,10 +133,32 @@ def pictures_in(folder: Path) -> list[Path]:
         paths = _pictures(folder.iterdir())
     except OSError as error:
         raise SourceError(f"{folder}: {error.strerror}: make the folder readable") from error
+    below = _below(folder)
+    if not paths and below:
+        raise SourceError(f"{folder}: no picture in this folder: {below}")
     if not paths:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(f"{folder}: no picture in this folder: put {kinds} files directly into it")
+    if below:
+        log.warning("%s: pictures left out: %s", folder, below)
     return paths
+
+
+def _below(folder: Path) -> str:
+    """How many pictures the folders directly in a folder hold, and the pattern that takes them; or nothing.
+
+    No deeper: a tree may have no end.
+    """
+    kinds: list[str] = []
+    for inner in glob.iglob(f"{glob.escape(str(folder))}/*/"):
+        with suppress(OSError):  # not ours to read
+            kinds += [Path(name).suffix for name in os.listdir(inner) if not name.startswith(".")]
+    kinds = [kind for kind in kinds if kind.lower() in IMAGE_SUFFIXES]
+    if not kinds:
+        return ""
+    names = f"*{kinds[0]}" if len(set(kinds)) == 1 else "*"
+    pattern = shlex.quote(f"{glob.escape(str(folder))}/**/{names}")
+    return f"{len(kinds)} in folders below: to take all, give {pattern} instead"
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:

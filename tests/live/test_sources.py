@@ -200,6 +200,30 @@ def test_a_folder_is_read_in_the_order_people_count_and_a_damaged_picture_is_ski
     assert "frame_4.png" in caplog.text
 
 
+def test_pictures_in_folders_below_are_told_with_the_pattern_that_takes_them(tmp_path, caplog):
+    folder = tmp_path / "shots [1]"
+    (folder / "day" / "deep").mkdir(parents=True)
+    (folder / ".thumbnails").mkdir()
+    (folder / "empty").mkdir()
+    assert "no picture in this folder: put" in message(str(folder))
+    for name in ("day/2.png", "day/3.png", "day/deep/4.png", ".thumbnails/1.png"):
+        cv2.imwrite(str(folder / name), picture(1))
+    (folder / "day" / "notes.txt").write_text("no picture")
+    pattern = f"{tmp_path}/shots [[]1]/**/*.png"
+    assert f"no picture in this folder: 2 in folders below: to take all, give '{pattern}'" in message(folder)
+    cv2.imwrite(str(folder / "1.png"), picture(1))
+    assert len(read_all(open_source(str(folder)))) == 1
+    told = f"2 in folders below: to take all, give '{pattern}' instead"
+    assert caplog.messages == [f"{folder}: pictures left out: {told}"]
+    caplog.clear()
+    assert len(read_all(open_source(pattern))) == 4
+    assert not caplog.messages
+    cv2.imwrite(str(folder / "day" / "5.jpg"), picture(1))
+    open_source(str(folder)).close()
+    assert "3 in folders below" in caplog.text
+    assert "/**/*' instead" in caplog.text
+
+
 def test_pictures_of_12_bits_in_16_are_told_once(tmp_path, caplog):
     ramp = np.tile(np.arange(64, dtype=np.uint16) * 64, (48, 1))
     for i in range(3):
