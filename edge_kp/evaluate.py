@@ -105,7 +105,9 @@ def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
     title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
     print(summary_table(evaluation, title))
     if args.boxes == "located":
-        print(f"not located: {evaluation.missed} of {len(data)}")
+        false = sum(evaluation.false.values())
+        whole = f"; false: {false} in {len(evaluation.false)} photos whose objects are all named"
+        print(f"not located: {evaluation.missed} of {len(data)}{whole if evaluation.false else ''}")
     groups: dict[str, Any] = {}
     for name, select in attribute_groups(labels):
         rows = evaluation.summary(select)
@@ -182,6 +184,7 @@ def _write_json(
         "title": title,
         "samples": len(evaluation.samples),
         "missed": evaluation.missed,
+        "false": {"photos": len(evaluation.false), "objects": sum(evaluation.false.values())},
         "unmeasured": [
             s.key for s, is_so in zip(evaluation.samples, evaluation.unmeasured, strict=True) if is_so
         ],

@@ -267,7 +267,8 @@ def test_objects_that_are_not_located_count_as_failures_but_not_in_the_means(
     shutil.copytree(tiny_model, model)
     write_model_json(model, replace(read_model(model), locator="image", locator_size=0))
     found = report(model, tmp_path, "--boxes", "located")
-    assert f"not located: {found['missed']} of 24" in capsys.readouterr().out
+    told = f"not located: {found['missed']} of 24; false: {found['false']['objects']} in 24 photos"
+    assert told in capsys.readouterr().out
     assert 0 < found["missed"] < 24
     errors = [row["cascade"] for row in found["errors_percent"].values()]
     known = [e for e in errors if e is not None]
@@ -301,6 +302,26 @@ def test_located_is_what_the_detector_tells(frames: list[Array]) -> None:
     assert located.errors["cascade"].max() == 0
     np.testing.assert_array_equal(located.keypoints, [s.keypoints for s in samples])
     assert once.errors["cascade"].min() > 0.3
+
+
+def test_what_is_told_beside_the_labels_is_false(frames: list[Array]) -> None:
+    """Where the data name all that is in a photo; a face that they name elsewhere is not."""
+    with Detector("face68", backend="onnxruntime", threads=1) as detector:
+        (found,) = detector.detect(frames[0])
+        here = Sample(
+            "a.png", found.keypoints, np.ones(68, np.float32), {}, lambda: frames[0], picture="a.png"
+        )
+        away = replace(here, key="a.png#2", keypoints=found.keypoints + 150)
+        cases = {
+            "right": ([here], {"a.png": 0}),
+            "false": ([away], {"a.png": 1}),
+            "named": ([replace(away, others=(found.box,)), replace(here, others=(away.box,))], {"a.png": 0}),
+            "unknown": ([replace(away, use_background=False)], {}),
+        }
+        for name, (samples, expected) in cases.items():
+            seen = evaluate(detector.cascade, samples, "located", detector, progress=False)
+            assert dict(seen.false) == expected, name
+        assert not evaluate(detector.cascade, [away], "jitter", progress=False).false
 
 
 def test_tiles_go_with_located_boxes(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

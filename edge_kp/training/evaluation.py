@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from tqdm import tqdm
@@ -37,6 +37,8 @@ class Evaluation:
         attributes: (M, A) probabilities of the cascade.
         scores: (M,) score of the cascade; NaN where not located.
         missed: how many objects were not located.
+        false: photo → how many were told of where the data say that there is none; of those photos alone
+            whose objects are all named. Empty unless the whole detector was asked.
     """
 
     schema: KeypointSchema
@@ -48,6 +50,7 @@ class Evaluation:
     attributes: Array
     scores: Array
     missed: int
+    false: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def distances(self) -> Array:
@@ -121,11 +124,20 @@ def evaluate(
     found = {name: np.full(shape, np.nan) for name in OUTPUTS}
     attributes = np.full((len(samples), len(cascade.spec.attributes)), np.nan)
     scores = np.full(len(samples), np.nan)
-    images = tqdm(samples, "evaluating", unit="photo", disable=not progress, leave=False)
+    images = tqdm(samples, "evaluating", unit="object", disable=not progress, leave=False)
+    false: dict[str, int] = {}
+    k: int | None
     for i, sample in enumerate(images):
         image = sample.read()
         if boxes == "located":
-            result, k = _located(sample, image, detector)
+            result, there = _located(image, detector)
+            candidates = [tight_box(result.keypoints[row]) for row in there]
+            best = best_overlap(sample.box, candidates)
+            k = None if best is None else there[best]
+            if sample.use_background:
+                known = (sample.box, *sample.others)
+                wrong = [box for box in candidates if best_overlap(box, known) is None]
+                false[sample.picture or sample.key] = len(wrong)
         else:
             result, k = cascade(image, [_box(sample, image, cascade.spec.box_rule, boxes, seed, jitter)]), 0
         if k is None:
@@ -146,6 +158,7 @@ def evaluate(
         attributes,
         scores,
         int(np.isnan(scores).sum()),
+        false,
     )
 
 
@@ -191,14 +204,12 @@ def _box(sample: Sample, image: Array, box_rule: str, boxes: str, seed: int, jit
     return jitter_box(box, key_rng(sample.key, seed), jitter) if boxes == "jitter" else box
 
 
-def _located(sample: Sample, image: Array, detector: Networks | None) -> tuple[CascadeResult, int | None]:
-    """What a detector sees in a photo, and which row of it is the sample's object, None for none."""
+def _located(image: Array, detector: Networks | None) -> tuple[CascadeResult, list[int]]:
+    """What a detector sees in a photo, and which rows of it are the objects that it tells of."""
     if detector is None:
         raise ValueError("located boxes need a detector")
     looks = run_alone(detector, search_all_turns(detector, image))
-    there = told(detector.spec, looks)
-    best = best_overlap(sample.box, [tight_box(looks.result.keypoints[k]) for k in there])
-    return looks.result, None if best is None else there[best]
+    return looks.result, told(detector.spec, looks)
 
 
 def best_overlap(box: Array, candidates: Sequence[Array] | Array, least: float = 0.2) -> int | None:
