@@ -114,6 +114,7 @@ SECTIONS: dict[str, tuple[Part, ...]] = {
         ),
         Part("With and without the bank, covered", "occlusion*", "", "python -m benchmarks.occlusion", whole),
         Part("How much data it takes", "data*", "", "python -m benchmarks.data_efficiency", whole),
+        Part("Which photos to label next", "next*", "", "python -m benchmarks.next_labels", whole),
         Part("Head pose", "pose.json", "On simulated faces.", "python -m benchmarks.pose", of("pose")),
         Part(
             "Do visibility and score mean something?",
