@@ -123,17 +123,19 @@ def _compare(job: Job, network: str, precision: str, backend: TensorRTBackend) -
     """Note how near an engine comes to PyTorch's outputs; one beyond tolerance has failed."""
     name = f"parity of tensorrt {precision} {network}, graphs {backend.graphs}"
     try:
-        rows = hold(network, backend, job.references[network])
+        reference = job.references[network]
     except (ModelError, KeyError) as error:
         job.notes.skipped[name] = f"no references ({one_line(error)})"
         return
-    except BackendError as error:
+    try:
+        rows = hold(network, backend, reference)
+    except (ModelError, BackendError) as error:
         job.notes.failed[name] = one_line(error)
         return
     for row in rows:
         told = {"precision": precision, "graphs": backend.graphs, "passed": row.passed}
         job.parity.append({**asdict(row), **told})
-    if far := [row.output for row in rows if not row.passed]:
+    if far := dict.fromkeys(row.output for row in rows if not row.passed):
         job.notes.failed[name] = f"beyond tolerance: {', '.join(far)}"
 
 

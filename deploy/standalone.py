@@ -56,7 +56,7 @@ class Model:
             return [np.array([-0.5, -0.5, width - 0.5, height - 0.5])]
         size = self.contract["locator"]["size"]
         scale = size / max(height, width)
-        w, h = round(width * scale), round(height * scale)
+        w, h = max(1, round(width * scale)), max(1, round(height * scale))
         square = np.zeros((size, size, 3), np.uint8)
         how = cv2.INTER_AREA if scale <= 0.5 else cv2.INTER_LINEAR
         square[:h, :w] = cv2.resize(image, (w, h), interpolation=how)
@@ -125,10 +125,18 @@ def to_frame(matrix: Any, points: Any) -> Any:
 
 
 def overlap(a: Any, b: Any) -> float:
-    """Intersection over union of two boxes."""
+    """Intersection over union of two boxes; those of points in a row are widened first."""
+    a, b = solid(a), solid(b)
     w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     common = max(w, 0) * max(h, 0)
     return float(common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common))
+
+
+def solid(box: Any) -> Any:
+    """A box no thinner than a tenth of its length."""
+    size = box[2:] - box[:2]
+    more = np.maximum(0.1 * size.max() - size, 0) / 2
+    return np.concatenate([box[:2] - more, box[2:] + more])
 
 
 def main() -> int:

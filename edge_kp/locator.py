@@ -17,7 +17,7 @@ from edge_kp.types import Array
 
 MOST = 300  # cells that are looked at; a crowd of 30 faces lights fewer
 DOUBLE = 0.4  # IoU from which the less likely of two boxes shows the same object
-SURER = LookRules().doubted
+SURER = LookRules().doubted  # score of the stages that leaves little doubt
 DOUBTED = 0.45  # of the threshold: boxes down to that are looked at as well
 MOST_TILES = 8  # along the longer side of a frame
 SHARED = 0.25  # of a tile's side, that its neighbour has too: an object up to about that size is whole in one
@@ -88,12 +88,14 @@ class NetworkLocator(Locator):
         """Boxes that reach the threshold, and others of which the stages must be surer: unlikelier ones,
         covered, blurred or small objects among them, and those in parts of the frame, where more looks like
         one."""
-        least = self.threshold * (DOUBTED if self.doubted < 1 else 1)
-        boxes, score, in_part = self._search(_turned(image, turn), least)
+        lowest = self.threshold * (DOUBTED if self.doubted < 1 else 1)
+        boxes, score, in_part = self._search(_turned(image, turn), lowest)
         boxes = turned_back(boxes, turn, image.shape[1], image.shape[0])
         largest = np.argsort(-(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]), kind="stable")
-        doubted = ((score < self.threshold) | in_part)[largest]
-        return Located(boxes[largest], np.where(doubted, np.float32(self.doubted), np.float32(0)))
+        # More looks like an object in parts of the frame; how much more, the rule was not measured by.
+        least = np.where(in_part, min(self.doubted, SURER), 0.0)
+        least = np.where(score < self.threshold, self.doubted, least)
+        return Located(boxes[largest], least[largest].astype(np.float32))
 
     def search(self, image: Array) -> tuple[Array, Array]:
         """Boxes (M, 4) float32 in frame pixels that reach the threshold, and scores (M,), likeliest first.

@@ -15,6 +15,7 @@ import numpy as np
 from edge_kp.cascade_result import CascadeResult, joined
 from edge_kp.geometry import box_area, box_iou, tight_box
 from edge_kp.identity import same_place
+from edge_kp.locator import SURER
 from edge_kp.modeldir import ModelSpec
 from edge_kp.together import Detect, Locate, Networks, Refine, Work
 from edge_kp.types import Array
@@ -46,12 +47,14 @@ class Looks(NamedTuple):
         least: (M,) float32 score that each must reach for an object to be there, besides the model's
             threshold.
         turned: (M,) bool: is it not upright, or was it not found upright?
+        doubted: (M,) bool: did the locator doubt the box?
         seconds: time of ``locate``, ``stage1`` and ``stage2``.
     """
 
     result: CascadeResult
     least: Array
     turned: Array
+    doubted: Array
     seconds: dict[str, float]
 
 
@@ -102,8 +105,9 @@ def search_all_turns(networks: Networks, image: Array) -> Work[Looks]:
 def _joined(seen: Sequence[Looks]) -> Looks:
     """Several looks at a frame as one; the times add up."""
     seconds = {stage: sum(looks.seconds[stage] for looks in seen) for stage in seen[0].seconds}
-    least, turned = (np.concatenate(parts) for parts in zip(*(looks[1:3] for looks in seen), strict=True))
-    return Looks(joined([looks.result for looks in seen]), least, turned, seconds)
+    arrays = zip(*((looks.least, looks.turned, looks.doubted) for looks in seen), strict=True)
+    least, turned, doubted = (np.concatenate(parts) for parts in arrays)
+    return Looks(joined([looks.result for looks in seen]), least, turned, doubted, seconds)
 
 
 def _is_sure(networks: Networks, looks: Looks) -> bool:
@@ -152,7 +156,7 @@ def _look_at(
     result: CascadeResult = yield Detect(image, boxes, turns)
     rules, threshold = networks.spec.looks, networks.spec.score_threshold
     if networks.spec.locator != "network":  # the whole frame is the object, and upright
-        return Looks(result, least, np.zeros(len(boxes), bool), result.seconds)
+        return Looks(result, least, np.zeros(len(boxes), bool), least > 0, result.seconds)
     at = np.array(turns, int)
     is_turned = at != 0
     enough = np.where(is_turned, rules.turned, rules.certain)
@@ -161,8 +165,9 @@ def _look_at(
     worth = ((result.score >= HOPELESS) | (least == 0)) & np.ptp(result.keypoints, axis=1).any(1)
     doubtful = np.flatnonzero(~sure & worth).tolist()
     asks = np.where(is_turned, np.maximum(least, np.float32(rules.turned)), least)
+    surer = np.where(least > 0, np.float32(rules.doubted), np.float32(SURER))
     if not doubtful:
-        return Looks(result, asks, is_turned, result.seconds)
+        return Looks(result, asks, is_turned, least > 0, result.seconds)
     worth_turning = [i for i in doubtful if looks_turned(networks.spec) and (around or least[i] == 0)]
     others = [(i, int(at[i] + turn) % 4) for i in worth_turning for turn in TURNS]
     turned: CascadeResult = yield Detect(image, [boxes[i] for i, _ in others], [turn for _, turn in others])
@@ -181,12 +186,12 @@ def _look_at(
         if best is not None and 1 - again.score[best] < min(LESS_DOUBT * doubt, 1 - rules.turned):
             rows[i], is_turned[i] = len(at) + best, True
             asks[i] = max(asks[i], np.float32(rules.turned))
-        elif settled[own] and (result.score[i] >= threshold or again.score[own] >= rules.doubted):
+        elif settled[own] and (result.score[i] >= threshold or again.score[own] >= surer[i]):
             rows[i] = len(at) + own
         elif asks[i] > 0:
             asks[i] = np.inf
     spent = {stage: sum(part.seconds[stage] for part in (result, turned, again)) for stage in result.seconds}
-    return Looks(joined([result, again]).take(rows), asks, is_turned, spent)
+    return Looks(joined([result, again]).take(rows), asks, is_turned, least > 0, spent)
 
 
 def settle(networks: Networks, image: Array, keypoints: Sequence[Array]) -> Work[tuple[CascadeResult, Array]]:

@@ -237,7 +237,7 @@ def _run(args: argparse.Namespace) -> None:
         import torch
 
         from edge_kp.training.both_stages import train_cascade
-        from edge_kp.training.finder import train_finder
+        from edge_kp.training.finder import measure_whole, train_finder
         from edge_kp.training.recipe import Recipe
     except ImportError as error:
         raise BackendError(f"training needs {error.name}: {install('train')}") from error
@@ -282,6 +282,8 @@ def _run(args: argparse.Namespace) -> None:
             train_cascade(recipe, args.out, place, workers)
         if args.part == "locator" or (args.part == "all" and args.box != "image"):
             train_finder(recipe, args.out, place, workers)
+        if place.first and args.box != "image":
+            measure_whole(recipe, args.out, place)
         if place.first:
             print(f"next: python -m edge_kp.export --run {args.out} --out models/{absolute(args.out).name}")
 

@@ -267,7 +267,7 @@ def test_tiles_find_a_face_that_is_small_in_the_frame(detector, image, box):
 
 def all_of(result, least):
     """Upright looks."""
-    return Looks(result, np.float32(least), np.zeros(len(least), bool), {})
+    return Looks(result, np.float32(least), np.zeros(len(least), bool), np.float32(least) > 0, {})
 
 
 def test_of_two_results_on_one_object_the_surer_counts_and_the_largest_comes_first():

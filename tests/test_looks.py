@@ -216,10 +216,10 @@ def test_beside_a_turned_object_nothing_else_is_in_its_place(detector, frames):
     part[1] = part[1].mean(0) + 0.5 * (part[1] - part[1].mean(0))
     result = replace(result, keypoints=part, score=np.float32([0.99995, 0.99]))
     least = np.zeros(2, np.float32)
-    assert detector.found(Looks(result, least, np.array([False, False]), {})) == [0, 1]
-    assert detector.found(Looks(result, least, np.array([True, False]), {})) == [0]
+    assert detector.found(Looks(result, least, np.array([False, False]), least > 0, {})) == [0, 1]
+    assert detector.found(Looks(result, least, np.array([True, False]), least > 0, {})) == [0]
     least = np.float32([0.98, 0])  # that the locator doubts the other does not matter
-    assert detector.found(Looks(result, least, np.array([False, False]), {})) == [0, 1]
+    assert detector.found(Looks(result, least, np.array([False, False]), least > 0, {})) == [0, 1]
 
 
 def asked_of(detector, frames, monkeypatch):

@@ -16,7 +16,7 @@ import pytest
 
 import edge_kp
 from edge_kp import Detector
-from edge_kp.geometry import Crop, estimate_similarity, similarity
+from edge_kp.geometry import Crop, box_iou, estimate_similarity, similarity
 from edge_kp.locator import NetworkLocator
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,14 @@ def test_crops_are_those_of_the_package(frames: list[Any], shrink: float) -> Non
     assert np.abs(standalone.crop(frames[0], matrix, size).astype(int) - ours).max() <= (
         2 if shrink >= 2 else 0
     )
+
+
+def test_thin_frames_and_boxes(detector: Detector, model: Any, frames: list[Any]) -> None:
+    assert model.detect(np.ascontiguousarray(frames[0][:2])) == []
+    assert model.detect(frames[0][:, :1].repeat(1, axis=1)) == []
+    row, beside = np.array([100.0, 50, 300, 50]), np.array([100.0, 52, 290, 52])
+    assert standalone.overlap(row, beside) == pytest.approx(box_iou(row, beside))
+    assert standalone.overlap(row, row) == 1
 
 
 def test_a_frame_thinner_than_a_block(frames: list[Any]) -> None:

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from edge_kp.backends.onnxruntime import OnnxRuntimeBackend
 from edge_kp.errors import ModelError
 from edge_kp.files import absolute, work_folder
+from edge_kp.look_rules import LookRules
 from edge_kp.modeldir import PRECISIONS, ModelSpec, file_digest, write_model_json
 from edge_kp.parity import FILE, References, Row, save_references
 from edge_kp.parity import compare as parity
@@ -92,6 +93,8 @@ def export_run(
     found = locator_of(run, locator, spec)
     if found is not None:
         spec, notes["locator"] = found.spec, found.card
+        if locator is not None:  # the run measured its own
+            spec = replace(spec, looks=replace(spec.looks, doubted=LookRules().doubted))
     if isinstance(found, TrainedLocator):
         nets["locator"], images["locator"] = found.net, found.images
     table = [f"{'file':<22}{'output':<18}{'ONNX':>12}{'simplified':>12}  largest difference from PyTorch"]

@@ -18,6 +18,7 @@ from edge_kp.training.locating import (
     ExportLocator,
     LocatorNet,
     false_boxes,
+    load_locator,
     search_training_photos,
     train_locator,
     validate,
@@ -29,7 +30,8 @@ from edge_kp.training.recipe import Recipe, check_batch, load_cascade, locator_c
 from edge_kp.training.scenes import SceneDataset
 from edge_kp.training.split import training_samples
 from edge_kp.training.torch_backend import TorchBackend
-from edge_kp.training.whole import add_doubted, look_at_photos
+from edge_kp.training.whole import add_doubted, choose, look_at_photos
+from edge_kp.types import Array
 
 CHECK_FRAMES = "check_frames.npz"  # held-back pictures that exports are checked on
 LOCATOR_FIGURES = "locator.json"
@@ -85,12 +87,6 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
                 "it overlooks many of the objects: give it more photos, or more training by --locator-epochs"
                 " and --locator-pictures"
             )
-        if (out / LOOK_RULES).exists():  # the stages are trained already
-            cascade = load_cascade(out, place.device)
-            cascade.spec = replace(cascade.spec, looks=read_look_rules(out / LOOK_RULES))
-            backend, threshold = TorchBackend(ExportLocator(net), place.device), figures["threshold"]
-            seen = look_at_photos(cascade, backend, config.size, threshold, held_photos)
-            add_doubted(out / LOOK_RULES, seen)
         with replacing(out / CHECK_FRAMES) as part:
             frames = [fit_square(photo.levels[0], config.size)[0] for photo in held_photos[:8]]
             np.savez(part, locator=np.stack(frames))
@@ -98,6 +94,31 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
             told = {"object": train.schema.name, "photos": len(held_photos), **figures}
             part.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
         lock.close()
+
+
+def measure_whole(recipe: Recipe, out: Path, place: Place) -> None:
+    """What locator and stages find together, once both are there, and the rule that follows from it.
+
+    Raises:
+        DataError: unusable data.
+        ModelError: a part of the run cannot be read.
+    """
+    parts = (out / LOOK_RULES, out / LOCATOR_FIGURES, out / "locator" / "best.pt", out / "stage2" / "best.pt")
+    if not all(path.exists() for path in parts):
+        return
+    _, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    empty = split_empty(recipe.empty, recipe.validation_share)[1]
+    photos = [*read_photos(held, place.first), *empty_photos(empty, place.first)]
+    unlabelled = _kept_unlabelled(out / "unlabelled.npz")[-len(photos) :]
+    photos = [replace(p, unlabelled=tuple(boxes)) for p, boxes in zip(photos, unlabelled, strict=True)]
+    cascade = load_cascade(out, place.device)
+    cascade.spec = replace(cascade.spec, looks=read_look_rules(out / LOOK_RULES))
+    net = load_locator(out / "locator" / "best.pt")
+    backend = TorchBackend(ExportLocator(net), place.device)
+    threshold = float(json.loads((out / LOCATOR_FIGURES).read_text("utf-8"))["threshold"])
+    at = (cascade, backend, net.config.size, threshold, photos)
+    doubted = choose(look_at_photos(*at))
+    add_doubted(out / LOOK_RULES, doubted, look_at_photos(*at, doubted))
 
 
 def _unlabelled(net: LocatorNet, photos: list[Photo], path: Path, place: Place) -> list[Photo]:
@@ -109,13 +130,18 @@ def _unlabelled(net: LocatorNet, photos: list[Photo], path: Path, place: Place) 
         with replacing(path) as part:
             np.savez(part, boxes=np.concatenate(boxes), counts=np.array(counts))
     wait(place)
-    try:
-        arrays = read_arrays(path)
-        split = np.split(arrays["boxes"], np.cumsum(arrays["counts"])[:-1])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); remove it and train again") from error
+    split = _kept_unlabelled(path)
     if len(split) != len(photos):
         raise ModelError(f"{path}: was made for other photos; remove it and train again")
     if place.first:
         print(f"{sum(map(len, split))} likely objects without label in {len(photos)} photos are left open")
     return [replace(photo, unlabelled=tuple(boxes)) for photo, boxes in zip(photos, split, strict=True)]
+
+
+def _kept_unlabelled(path: Path) -> list[Array]:
+    """(K, 4) boxes of each photo, those held back last."""
+    try:
+        arrays = read_arrays(path)
+        return np.split(arrays["boxes"], np.cumsum(arrays["counts"])[:-1])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); remove it and train again") from error

@@ -29,12 +29,14 @@ from edge_kp.types import Array
 MOST = 100  # photos
 BOXES = 3000  # that are looked at in all; a locator that is sure of nothing gives hundreds a photo
 OVERLAP = 0.4  # IoU with a labelled box from which an object is found
+UNKNOWN = 0.2  # IoU with what may be an object without label, from which nothing is said of what is found
+HIGHEST = 1 - 1e-7  # rule below 1
 WRONG = 0.5  # false ones for each right one, at most, among what the locator doubts
 MARK = 1e-6  # asked of what the locator doubts: passed by all, and tells which it is
 
 
 class Told(NamedTuple):
-    """What was told of M photos, (K,) each.
+    """What was told of some photos, (K,) each.
 
     Attributes:
         score: of what was told.
@@ -52,9 +54,14 @@ class Told(NamedTuple):
 
 
 def look_at_photos(
-    cascade: Cascade, backend: Backend, size: int, threshold: float, photos: Sequence[Photo]
+    cascade: Cascade,
+    backend: Backend,
+    size: int,
+    threshold: float,
+    photos: Sequence[Photo],
+    doubted: float = MARK,
 ) -> Told:
-    """Everything that both networks and the locator find, whatever the locator doubts.
+    """Everything that both networks and the locator find in some of the photos, chosen at random.
 
     What lies where the data do not say what there is counts neither way.
 
@@ -62,29 +69,32 @@ def look_at_photos(
         cascade: with the rules of looking in its ``spec``.
         backend: the locator's network.
         size, threshold: of the locator.
+        doubted: the rule for what the locator doubts; as it is, everything counts.
     """
-    rules = replace(cascade.spec.looks, doubted=MARK)
+    rules = replace(cascade.spec.looks, doubted=doubted)
     spec = replace(
         cascade.spec, looks=rules, locator="network", locator_size=size, locator_threshold=threshold
     )
-    locator = NetworkLocator(backend, size, threshold, doubted=MARK)
+    locator = NetworkLocator(backend, size, threshold, doubted=doubted)
     networks = Networks(spec, Cascade(spec, cascade.stage1, cascade.stage2), locator)
     rows: list[tuple[float, bool, bool]] = []
     objects = boxes = seen = 0
-    for photo in tqdm(photos[:MOST], "looking", unit="photo", leave=False):
+    # At random: photos come set by set, and those without any object last.
+    order = np.random.default_rng(0).permutation(len(photos))[:MOST]
+    for photo in tqdm([photos[i] for i in order], "looking", unit="photo", leave=False):
         looks = run_alone(networks, search_all_turns(networks, photo.levels[0]))
         there = sorted(found(spec, looks), key=lambda i: -float(looks.result.score[i]))
         truth = np.array([tight_box(points) for points in photo.objects]).reshape(-1, 4)
         at = np.array([tight_box(looks.result.keypoints[i]) for i in there]).reshape(-1, 4)
         match, _ = match_boxes(at, truth, OVERLAP)
         for i, box, is_object in zip(there, at, match >= 0, strict=True):
-            if is_object or (photo.complete and all(box_iou(box, b) < OVERLAP for b in photo.unlabelled)):
-                rows.append((float(looks.result.score[i]), looks.least[i] == np.float32(MARK), is_object))
+            if is_object or (photo.complete and all(box_iou(box, b) < UNKNOWN for b in photo.unlabelled)):
+                rows.append((float(looks.result.score[i]), bool(looks.doubted[i]), is_object))
         objects, boxes, seen = objects + len(truth), boxes + len(looks.least), seen + 1
         if boxes >= BOXES:
             break
-    score, doubted, right = np.array(rows, np.float64).reshape(-1, 3).T
-    return Told(score, doubted > 0, right > 0, objects, seen)
+    score, doubts, right = np.array(rows, np.float64).reshape(-1, 3).T
+    return Told(score, doubts > 0, right > 0, objects, seen)
 
 
 def choose(told: Told) -> float:
@@ -102,30 +112,28 @@ def choose(told: Told) -> float:
     good = np.flatnonzero(passing[1] <= WRONG * passing[0])
     if not len(good):
         return 1.0
-    return least if good[0] == 0 else max(least, math.floor(1e7 * float(steps[good[0]])) / 1e7)
+    return least if good[0] == 0 else min(max(least, math.floor(1e7 * steps[good[0]]) / 1e7), HIGHEST)
 
 
-def figures(told: Told, doubted: float) -> dict[str, float | int]:
-    """What the rule leaves of what was told, for people."""
-    kept = ~told.doubted | ((told.score >= doubted) & (doubted < 1))
-    right = int((kept & told.right).sum())
+def figures(told: Told) -> dict[str, float | int]:
+    """What was told, for people."""
     return {
         "whole_photos": told.photos,
-        "whole_found_percent": round(100 * right / max(told.objects, 1), 1),
-        "whole_false_a_photo": round(int((kept & ~told.right).sum()) / max(told.photos, 1), 3),
+        "whole_found_percent": round(100 * float(told.right.sum()) / max(told.objects, 1), 1),
+        "whole_false_a_photo": round(float((~told.right).sum()) / max(told.photos, 1), 3),
     }
 
 
-def add_doubted(path: Path, told: Told) -> None:
-    """Add the rule and its figures to those that :func:`edge_kp.training.looking.write_look_rules` kept.
+def add_doubted(path: Path, doubted: float, told: Told) -> None:
+    """Add the rule, and what is found by it, to what :func:`edge_kp.training.looking.write_look_rules` kept.
 
     Raises:
         ModelError: the file cannot be read.
     """
     try:
         kept = parse_json(path.read_text(encoding="utf-8"))
-        rules = replace(LookRules.from_json(kept["rules"]), doubted=choose(told))
-        shown = figures(told, rules.doubted)
+        rules = replace(LookRules.from_json(kept["rules"]), doubted=doubted)
+        shown = figures(told)
         content = {"rules": rules.to_json(), "figures": {**kept["figures"], **shown}}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
@@ -134,8 +142,8 @@ def add_doubted(path: Path, told: Told) -> None:
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
     counts = (
-        f"what the locator doubts counts from a score of {rules.doubted:.5g}"
-        if rules.doubted < 1
+        f"what the locator doubts counts from a score of {doubted:.7g}"
+        if doubted < 1
         else "what the locator doubts is not looked at, as scores do not tell it from what is none"
     )
     share, false = shown["whole_found_percent"], shown["whole_false_a_photo"]

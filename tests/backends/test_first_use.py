@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 from fake_gpu import FakeDevice, FakeTensorRT
 
+import edge_kp
 from edge_kp import Detector
 from edge_kp.backends import cuda, tensorrt
+from edge_kp.backends.base import Backend
 from edge_kp.backends.cuda import Gpu
 from edge_kp.backends.sidecar import EngineInfo
 from edge_kp.errors import BackendError
+from edge_kp.modeldir import read_model
+from edge_kp.parity import hold_once, load_references
+from edge_kp.types import Array
 
 
 @pytest.fixture
@@ -128,6 +133,29 @@ def test_an_engine_that_cannot_be_marked_is_compared_again(
     for count in (6, 9):
         opened(model).close()
         assert len(compared) == count
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("fp16", 0.0), ("int8", 0.0), ("int8", 0.9)])
+def test_a_locator_that_overlooks_the_object_is_refused(precision: str, kept: float) -> None:
+    """In the mean over its places, most of them empty, that hardly shows."""
+    folder = Path(edge_kp.__file__).parent / "models" / "face68"
+    spec = read_model(folder)
+    outputs = load_references(folder, spec)["locator"].outputs
+
+    class Blind(Backend):
+        name, device, verified = "blind", "GPU", False
+
+        def run(self, image: Array) -> dict[str, Array]:
+            return {name: value * (kept if name == "score" else 1) for name, value in outputs.items()}
+
+    blind = Blind()
+    blind.precision = precision
+    if kept:
+        hold_once("locator", blind, folder, spec)
+        assert blind.verified
+        return
+    with pytest.raises(BackendError, match=r"^locator in .* gives wrong results in blind .* \(score\)"):
+        hold_once("locator", blind, folder, spec)
 
 
 def test_a_processor_needs_no_comparison(tiny_model: Path, compared: list[str]) -> None:
