@@ -82,10 +82,10 @@ def choose(shapes: Sequence[Array], count: int, seed: int = 0) -> list[int]:
     """Which of many pictures to label: those that stand for most others.
 
     Their shapes are put into as many clusters as pictures are wanted, and of each the one nearest to its
-    middle is taken, of the largest clusters first. What a model doubts most would teach it less than pictures
-    at random while little is labelled: measured by ``benchmarks.next_labels``, and known of classification
-    (Hacohen, Dekel and Weinshall 2022, "Active learning on a budget: opposite strategies suit high and low
-    budgets").
+    middle is taken, of the largest clusters first. On photos that all differ this teaches a model as much as
+    pictures at random do, and what it doubts most teaches it less while little is labelled: measured by
+    ``benchmarks.next_labels``, and known of classification (Hacohen, Dekel and Weinshall 2022, "Active
+    learning on a budget: opposite strategies suit high and low budgets"). Of frames much alike it takes one.
 
     Args:
         shapes: of each picture, (N, 2) keypoints in any frame and size.
