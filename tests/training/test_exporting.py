@@ -290,9 +290,14 @@ def test_the_locator_of_another_run(tiny_run: Path, tmp_path: Path, capsys: Any)
     for name in ("locator.json", "check_frames.npz"):
         (stages / name).unlink()
     shutil.rmtree(stages / "locator")
+    kept = json.loads((stages / "looks.json").read_text())
+    kept["rules"] |= {"doubted": 1.0, "certain": 0.75}
+    (stages / "looks.json").write_text(json.dumps(kept))
     model = tmp_path / "model"
     assert main(["--run", str(stages), "--locator", str(tiny_run), "--out", str(model)]) == 0
     assert read_model(model).locator == "network"
+    # What its own locator doubted says nothing of this one.
+    assert (read_model(model).looks.doubted, read_model(model).looks.certain) == (0.98, 0.75)
     assert main(["--run", str(tiny_run), "--locator", str(stages), "--out", str(model)]) == 1
     assert "locator.json: the run is not finished" in capsys.readouterr().err
     assert read_model(model).locator == "network"

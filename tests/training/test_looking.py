@@ -154,6 +154,7 @@ def test_the_shipped_model_sees_turned_faces(frames):
 def test_training_measures_and_export_tells(tiny_run: Path, tiny_model: Path) -> None:
     kept = json.loads((tiny_run / LOOK_RULES).read_text())
     assert kept["figures"]["objects"] == 8
+    assert kept["figures"]["whole_photos"] > 0  # with the locator, which was trained last
     rules = read_look_rules(tiny_run / LOOK_RULES)
     assert rules.to_json() == kept["rules"]
     assert read_model(tiny_model).looks == rules
