@@ -26,7 +26,6 @@ import numpy as np
 
 from benchmarks.common import RESULTS, write_result
 from benchmarks.macs import count
-from benchmarks.peers import Worker
 from benchmarks.speed_candidates import (
     CASCADE,
     YARDSTICK,
@@ -41,6 +40,7 @@ from benchmarks.speed_candidates import (
 )
 from benchmarks.speed_worker import MOST_CALLS
 from benchmarks.timing import percentiles, quartiles
+from benchmarks.workers import Worker
 from edge_kp.backends import BACKENDS, PRECISIONS
 from edge_kp.cli import natural, number, positive, run_cli
 from edge_kp.errors import BackendError, EdgeKpError

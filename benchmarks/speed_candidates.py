@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.peers import Worker
+from benchmarks.workers import Worker
 from edge_kp.backends import BACKENDS, choose_precision, open_backend
 from edge_kp.errors import BackendError, EdgeKpError
 from edge_kp.modeldir import NETWORKS, ModelSpec, checked_file

@@ -39,13 +39,13 @@ class Opened:
         run: a call with so many images, from host memory to host memory.
         compute: milliseconds on the device of each of so many runs (batch, count); None where the backend
             cannot tell them.
-        batches: those that it is made for; None for all.
+        batches: those that it is made for; empty for all.
         about: what it is, for the result.
     """
 
     run: Callable[[int], object]
     compute: Callable[[int, int], list[float]] | None
-    batches: Sequence[int] | None
+    batches: Sequence[int]
     about: dict[str, Any]
 
 
@@ -71,7 +71,7 @@ def open_network(
     return Opened(
         lambda batch: loaded.run(images[:batch]),
         _compute([loaded]),
-        getattr(loaded, "batches", None),
+        loaded.batches,
         {"input": f"{side}x{side}", "device": loaded.device},
     )
 
@@ -90,7 +90,7 @@ def open_cascade(model: str, backend: str, precision: str, threads: int | None, 
     return Opened(
         lambda batch: detector.detect(frame, boxes=boxes[:batch]),
         _compute(networks),
-        getattr(cascade.stage1, "batches", None),
+        cascade.stage1.batches,
         {
             "input": f"{frame.shape[1]}x{frame.shape[0]}",
             "device": detector.device,
@@ -193,7 +193,7 @@ def main() -> None:
         opened, start = start_up(args)
     except Exception as error:  # each library has its own; all of it is one line to who waits
         sys.exit((str(error).strip().splitlines() or [type(error).__name__])[0])
-    batches = [b for b in sorted(args.batches) if opened.batches is None or b in opened.batches]
+    batches = [b for b in sorted(args.batches) if not opened.batches or b in opened.batches]
     warm = warm_up(opened, batches, args.turn_ms)
     about = {**opened.about, "start": start, "batches": batches, "warm": warm}
     print(json.dumps(about), flush=True)
