@@ -14,7 +14,7 @@ run: .venv/run-ready
 
 # Types are checked while the tests run, which leave some of each core idle.
 test: style
-	$(MAKE) -j2 types unit
+	$(MAKE) --no-print-directory -j2 types unit
 
 lint: style types
 
