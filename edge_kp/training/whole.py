@@ -28,7 +28,7 @@ from edge_kp.types import Array
 
 MOST = 100  # photos
 BOXES = 3000  # that are looked at in all; a locator that is sure of nothing gives hundreds a photo
-OVERLAP = 0.4  # IoU with a labelled box from which an object is found
+OVERLAP = 0.2  # IoU with a labelled box from which an object is found, as in evaluation
 UNKNOWN = 0.2  # IoU with what may be an object without label, from which nothing is said of what is found
 HIGHEST = 1 - 1e-7  # rule below 1
 WRONG = 0.5  # false ones for each right one, at most, among what the locator doubts
