@@ -250,11 +250,12 @@ def hold_once(network: str, backend: Backend, folder: Path, spec: ModelSpec) -> 
 def _overlooks(backend: Backend, reference: References) -> bool:
     """Does a locator overlook the object? Its scores are of a thousand places: the mean would not tell."""
     likely = reference.outputs["score"] >= LIKELY
-    expected = reference.outputs["score"][likely].mean() if likely.any() else 0.0
+    if not likely.any():
+        return False
+    half = reference.outputs["score"][likely].mean() / 2
     return any(
-        in_batches(backend, reference.images, batch)["score"][likely].mean() < expected / 2
+        in_batches(backend, reference.images, batch)["score"][likely].mean() < half
         for batch in (backend.batches or (len(reference.images),))
-        if likely.any()
     )
 
 

@@ -42,6 +42,7 @@ class Picture:
     Attributes:
         path: of its file.
         size: its width and height, pixels.
+        seen: what the model sees in it.
     """
 
     path: Path
