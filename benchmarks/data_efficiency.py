@@ -55,10 +55,15 @@ def objects(specs: Sequence[str], images: Sequence[str]) -> dict[str, Object]:
     return found
 
 
+def schedule(count: int) -> tuple[int, list[str]]:
+    """How often each of so many photos counts in an epoch, and the epochs of both stages."""
+    repeat = max(1, round(EPOCH / count))
+    return repeat, [str(round(crops / (0.95 * count * repeat))) for crops in CROPS]
+
+
 def arguments(thing: Object, count: int, extra: Sequence[str], seed: int) -> list[str]:
     """Of ``edge_kp.train``, for so many photos."""
-    repeat = max(1, round(EPOCH / count))
-    epochs = [str(round(crops / (0.95 * count * repeat))) for crops in CROPS]
+    repeat, epochs = schedule(count)
     data = f"{thing.data},take={count},seed={seed},repeat={repeat}"
     # Fewer templates than photos: a template is the middle of several.
     k = 16 if count < 50 else 32

@@ -27,6 +27,7 @@ from edge_kp.geometry import tight_box
 from edge_kp.live.source import input_files
 from edge_kp.locator import NetworkLocator
 from edge_kp.metrics import average_precision, match_boxes, recall_and_false
+from edge_kp.overlay import sheet
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.photos import Photo, read_photos
 from edge_kp.training.samples import read_image
@@ -122,10 +123,8 @@ def _run(args: argparse.Namespace) -> None:
         print(f"{name:<28}{value}")
     if args.keep and worst:
         side = int(np.ceil(np.sqrt(len(worst))))
-        worst += [np.zeros((TILE, TILE, 3), np.uint8)] * (-len(worst) % side)
-        rows = [np.hstack(worst[i : i + side]) for i in range(0, len(worst), side)]
         with replacing(args.keep) as part:
-            part.write_bytes(cv2.imencode(".png", np.vstack(rows))[1].tobytes())
+            part.write_bytes(cv2.imencode(".png", sheet(worst, side))[1].tobytes())
     how = {"model": args.model, "precision": detector.precision, "backend": detector.backend_name}
     write_result(args.name, {**how, "overlap": OVERLAP, "figures": figures})
 

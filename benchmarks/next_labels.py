@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.common import RESULTS, write_result
-from benchmarks.data_efficiency import BUDGET, CROPS, EPOCH
+from benchmarks.data_efficiency import BUDGET, CROPS, schedule
 from benchmarks.many_runs import mean_and_spread, train_all
 from edge_kp.cli import positive, run_cli
 from edge_kp.errors import DataError
@@ -43,8 +43,7 @@ WAYS = ("at random", "most doubtful", "middles of clusters")
 
 def arguments(data: Path, count: int, seed: int) -> list[str]:
     """Of ``edge_kp.train``, for so many photos."""
-    repeat = max(1, round(EPOCH / count))
-    epochs = [str(round(crops / (0.95 * count * repeat))) for crops in CROPS]
+    repeat, epochs = schedule(count)
     spec = f"coco:{data / LABELS},repeat={repeat}"
     k = 16 if count < 50 else 24
     return ["--data", spec, "--k", str(k), "--epochs", *epochs, "--seed", str(seed), *BUDGET.split()]

@@ -78,6 +78,17 @@ def draw_detections(
     return image if in_place else canvas
 
 
+def sheet(tiles: Sequence[Array], columns: int) -> Array:
+    """One picture of (H, W, 3) uint8 tiles of one size, in rows of up to ``columns``; black fills the last.
+
+    Args:
+        tiles: at least one.
+    """
+    columns = min(columns, len(tiles))
+    filled = [*tiles, *[np.zeros_like(tiles[0])] * (-len(tiles) % columns)]
+    return np.vstack([np.hstack(filled[i : i + columns]) for i in range(0, len(filled), columns)])
+
+
 def _is_plain(image: Array) -> bool:
     """Can OpenCV draw on it? Pixels of a row must lie one after another, and rows from the top down."""
     return image.strides[1:] == (3, 1) and image.strides[0] >= 3 * image.shape[1]

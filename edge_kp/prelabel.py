@@ -24,7 +24,7 @@ from edge_kp.geometry import square_crop
 from edge_kp.live.frames import Source
 from edge_kp.live.pictures import read_picture
 from edge_kp.live.source import open_source
-from edge_kp.overlay import draw_detections
+from edge_kp.overlay import draw_detections, sheet
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.doubt import Seen, choose, see
 from edge_kp.training.writing import LABELS, Labelled, write_coco, write_photo
@@ -226,10 +226,7 @@ def _tile(picture: Picture, schema: KeypointSchema) -> Array:
 def _write(out: Path, folder: Path, schema: KeypointSchema, taken: Sequence[Picture]) -> None:
     """Pictures, named so that labelling tools show them in their order; the labels last."""
     tiles = [_tile(picture, schema) for picture in taken[:TILES]]
-    columns = min(COLUMNS, len(tiles))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
-    sheet = np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
-    write_photo(folder / Path(OVERVIEW).stem, sheet)
+    write_photo(folder / Path(OVERVIEW).stem, sheet(tiles, COLUMNS))
     digits = len(str(len(taken)))
     labelled, names = [], [OVERVIEW]
     for place, picture in enumerate(taken, 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_path import load
 from reference_arrays import reference_arrays
 
 from edge_kp import build_engine as cli
@@ -26,13 +26,6 @@ from edge_kp.schema import KeypointSchema
 
 ROOT = Path(__file__).parents[1]
 NO_GPU = "the driver finds no GPU"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 fake_gpu = load(ROOT / "tests" / "backends" / "fake_gpu.py")

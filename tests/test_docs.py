@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 import subprocess
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from by_path import load
 
 import edge_kp
 
@@ -21,16 +21,7 @@ SCRIPT = Path(__file__).parents[1] / "docs" / "api.py"
 ROLE = re.compile(r":(?:class|func|meth|attr|data|mod):`([^`]+)`")
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("api", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-MODULES = script().MODULES
+MODULES = load(SCRIPT).MODULES
 
 
 def own(module: ModuleType) -> dict[str, Any]:

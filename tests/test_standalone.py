@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from by_path import load
 
 import edge_kp
 from edge_kp import Detector
@@ -25,16 +25,7 @@ MODELS = Path(edge_kp.__file__).parent / "models"
 CLIP = Path(edge_kp.__file__).parent / "assets" / "astronaut.mp4"
 
 
-def _load() -> Any:
-    spec = importlib.util.spec_from_file_location("standalone", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-standalone = _load()
+standalone = load(SCRIPT)
 
 
 @pytest.fixture(scope="module")

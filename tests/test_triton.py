@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import json
 import os
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_path import load
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,13 +35,6 @@ from tritonclient.grpc import model_config_pb2 as schema
 ROOT = Path(__file__).parents[1]
 GPU = Gpu("L4", "8.9")
 FACE = SHIPPED / "face68"
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 fake_gpu = load(ROOT / "tests" / "backends" / "fake_gpu.py")

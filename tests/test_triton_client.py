@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from by_path import load
 
 from edge_kp import Detector, export
 from edge_kp.errors import BackendError
@@ -23,13 +23,6 @@ import tritonclient.grpc as triton
 from fake_triton import serving
 
 ROOT = Path(__file__).parents[1]
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 client = load(ROOT / "deploy" / "triton_client.py")

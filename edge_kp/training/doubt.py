@@ -19,10 +19,8 @@ from edge_kp.types import Array, Detection
 VIEWS = 4  # boxes that an object is looked at in, as it is and mirrored
 JITTER = 0.1  # of the box
 JITTER_OF_IMAGE = 0.03  # of one that is the whole picture
-SHARE, DIRECTIONS = (
-    0.99,
-    10,
-)  # of the variance of shapes that clusters are made of; how many directions at most
+SHARE = 0.99  # of the variance of shapes, in which they are put into clusters
+DIRECTIONS = 10  # at most
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from edge_kp.errors import DataError
 from edge_kp.geometry import square_crop
 from edge_kp.metrics import cumulative_curve
+from edge_kp.overlay import sheet
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.evaluation import OUTPUTS, Evaluation
 from edge_kp.types import Array
@@ -66,10 +67,7 @@ def draw_worst(evaluation: Evaluation, count: int = 12) -> Array:
     """
     errors, pixels = evaluation.errors["cascade"], evaluation.radial["cascade"]
     order = np.lexsort((-pixels, -errors, evaluation.unmeasured))
-    tiles = [_tile(evaluation, int(i)) for i in order[:count]]
-    columns = min(4, len(tiles))
-    tiles += [np.zeros((TILE, TILE, 3), np.uint8)] * (-len(tiles) % columns)
-    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+    return sheet([_tile(evaluation, int(i)) for i in order[:count]], 4)
 
 
 def _tile(evaluation: Evaluation, i: int) -> Array:

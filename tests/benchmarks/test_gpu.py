@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from by_path import load
 
 from edge_kp import parity
 from edge_kp.backends import cuda, tensorrt
@@ -38,14 +38,6 @@ from benchmarks import (  # noqa: E402
 )
 from benchmarks.common import write_result  # noqa: E402
 from benchmarks.gpu_measure import Candidate, Notes  # noqa: E402
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 fake_gpu = load(ROOT / "tests" / "backends" / "fake_gpu.py")
 build_engine = load(ROOT / "build_engine.py")
