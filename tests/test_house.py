@@ -59,6 +59,7 @@ ROOMS = {
     "onnx": ("edge_kp/training/",),
     "onnxsim": ("edge_kp/training/",),
     "matplotlib": ("edge_kp/training/", "benchmarks/"),
+    **dict.fromkeys(("yaml", "PIL"), ("edge_kp/training/",)),
     "pycuda": ("edge_kp/backends/cuda.py",),
     "cuda": ("edge_kp/backends/cuda.py",),
     **dict.fromkeys(("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"), ("edge_kp/backends/tensorrt.py",)),

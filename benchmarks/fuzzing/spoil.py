@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,12 @@ def _spoil_value(content: list[Any], rng: Random) -> None:
     elif how == 3 and isinstance(value, list):
         inner[key] = value * 1000 if len(value) < 100 else value[: len(value) // 2]
     elif how == 4 and inner is not content:
-        inner[key] = inner[pick(rng, list(inner) if isinstance(inner, dict) else range(len(inner)))]
+        other = pick(rng, list(inner) if isinstance(inner, dict) else range(len(inner)))
+        inner[key] = deepcopy(inner[other])
     elif how == 5 and isinstance(value, (int, float)) and abs(value) < 1e200:
         inner[key] = value * pick(rng, (-1, 1000, 1e-9, 1e30))
     else:
-        inner[key] = pick(rng, VALUES)
+        inner[key] = deepcopy(pick(rng, VALUES))  # what comes next may change it
 
 
 def spoil_text(data: bytes, rng: Random) -> bytes:

@@ -40,10 +40,16 @@ from edge_kp.training.units import unit_problem
 from edge_kp.types import Array
 
 
-def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
-    """A COCO keypoints file with one category.
+def read_coco(file: Path, images_dir: Path | None = None, only: str | None = None) -> Reading:
+    """A COCO keypoints file.
 
     Crowds and objects with fewer than two labels are no samples, but the others know where they are.
+
+    Args:
+        only: name of the category to read; needed where several have labelled keypoints.
+
+    Raises:
+        DataError: with every problem found.
     """
     if not file.is_file():
         raise DataError(f"coco:{file}: no such file; give the .json file of keypoint annotations")
@@ -60,7 +66,7 @@ def read_coco(file: Path, images_dir: Path | None = None) -> Reading:
     try:
         if problem := missing_field(data):
             raise DataError(f"{file}: {problem}")
-        category = _category(file, data)
+        category = _category(file, data, only)
         if problem := number_annotations(data["annotations"], category["id"]):
             raise DataError(f"{file}: {problem}")
         names = _names(file, category)
@@ -178,14 +184,24 @@ def _names(file: Path, category: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _category(file: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
+def _category(file: Path, data: Mapping[str, Any], only: str | None) -> Mapping[str, Any]:
     categories = [c for c in data["categories"] if c.get("keypoints")]
+    if only is not None:
+        known = ", ".join(short(c.get("name")) for c in categories)
+        categories = [c for c in categories if c.get("name") == only]
+        if not categories:
+            raise DataError(
+                f"{file}: no category with keypoints is called {only!r}; expected one of {known or 'none'}"
+            )
     used = {a["category_id"] for a in data["annotations"] if "keypoints" in a}
     if len(categories) > 1:
         categories = [c for c in categories if c["id"] in used] or categories
     if len(categories) > 1:
         found = ", ".join(short(c.get("name")) for c in categories)
-        raise DataError(f"{file}: has several categories with keypoints ({found}); split it, one file each")
+        raise DataError(
+            f"{file}: has several categories with keypoints ({found}), a model is of one; add e.g."
+            f" ,only={short(categories[0].get('name'))}"
+        )
     if not categories:
         raise DataError(
             f"{file}: no category names keypoints; is it a detection file? Give the keypoints file"
@@ -251,7 +267,7 @@ def _schema(category: Mapping[str, Any], names: tuple[str, ...], samples: Sequen
 
     def pair(values: Any) -> Pair:
         if not isinstance(values, (list, tuple)) or len(values) != 2:
-            raise ValueError(f"expected a pair of names or indices, got {values!r}")
+            raise ValueError(f"expected a pair of names or indices, got {short(values)}")
         unknown = [v for v in values if isinstance(v, str) and v not in names]
         if unknown:
             raise ValueError(f"{unknown[0]!r} is none of its keypoints")
@@ -261,7 +277,9 @@ def _schema(category: Mapping[str, Any], names: tuple[str, ...], samples: Sequen
     def edge(values: Any) -> Pair:
         a, b = pair([v if isinstance(v, str) else int(v) - 1 for v in values])
         if not (0 <= a < len(names) and 0 <= b < len(names)):
-            raise ValueError(f"skeleton {list(values)}: COCO counts its keypoints from 1 to {len(names)}")
+            raise ValueError(
+                f"skeleton {short(values)}: COCO counts its keypoints from 1 to {len(names)}"
+            )
         return a, b
 
     flips = category.get("flip_pairs")

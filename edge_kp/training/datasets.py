@@ -1,11 +1,11 @@
-"""Data sets by name: ``ibug:DIR``, ``coco:FILE[,IMAGES]``, ``wflw:LIST,IMAGES``, ``synthetic:N`` and
-``rendered:N,MODEL.npz[,PHOTOS]``.
+"""Data sets by name: ``ibug:DIR``, ``coco:FILE[,IMAGES]``, ``yolo:FILE[,SPLIT]``, ``labelme:DIR[,IMAGES]``,
+``wflw:LIST,IMAGES``, ``synthetic:N`` and ``rendered:N,MODEL.npz[,PHOTOS]``.
 
 Options follow after commas: ``repeat=3`` counts each sample three times an epoch, ``until=0.8`` trains the
 stages on the set for the first 80 % of their epochs only (for labels less exact than the others),
 ``background=no`` says that the photos show unlabelled objects too, ``take=100`` keeps so many samples,
 drawn at random, and ``seed=7`` draws others of these, or other synthetic or rendered images (validate on
-another seed than you train on).
+another seed than you train on). ``only=hand`` reads the objects of one class, where a file has several.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from edge_kp.errors import DataError
 from edge_kp.schema import KeypointSchema, Pair, differing
 from edge_kp.training.coco import read_coco
 from edge_kp.training.keys import tell_apart
+from edge_kp.training.labelme import read_labelme
 from edge_kp.training.mirroring import mirrors_into_itself
 from edge_kp.training.readers import read_ibug, read_wflw
 from edge_kp.training.rendered import read_rendered
 from edge_kp.training.samples import Reading, Sample, farthest_pair, read_image
 from edge_kp.training.synthetic import read_synthetic
+from edge_kp.training.yolo import read_yolo
 
 __all__ = ["Dataset", "Sample", "Spec", "load_dataset", "parse_spec", "read_image"]
 
@@ -34,13 +36,15 @@ __all__ = ["Dataset", "Sample", "Spec", "load_dataset", "parse_spec", "read_imag
 _KINDS: Mapping[str, tuple[str, int, int]] = {
     "ibug": ("ibug:DIR", 1, 1),
     "coco": ("coco:FILE.json[,IMAGES_DIR]", 1, 2),
+    "yolo": ("yolo:FILE.yaml[,SPLIT]", 1, 2),
+    "labelme": ("labelme:DIR[,IMAGES_DIR]", 1, 2),
     "wflw": ("wflw:LIST,IMAGES_DIR", 2, 2),
     "synthetic": ("synthetic:N", 1, 1),
     "rendered": ("rendered:N,MODEL.npz[,PHOTOS_DIR]", 2, 3),
 }
 DATA_HELP = (
     f"{', '.join(form for form, *_ in _KINDS.values())};"
-    " options ,repeat=3 ,until=0.8 ,background=no ,take=100 ,seed=7; repeatable"
+    " options ,repeat=3 ,until=0.8 ,background=no ,take=100 ,seed=7 ,only=NAME; repeatable"
 )
 
 
@@ -49,9 +53,9 @@ class Spec:
     """A parsed data set name; ``str(spec)`` gives it back.
 
     Attributes:
-        kind: ``ibug``, ``coco``, ``wflw``, ``synthetic`` or ``rendered``.
-        args: what stands before the options: paths, and the number of synthetic or rendered samples.
-        options: ``repeat``, ``until``, ``background``, ``take``, ``seed``, as written.
+        kind: ``ibug``, ``coco``, ``yolo``, ``labelme``, ``wflw``, ``synthetic`` or ``rendered``.
+        args: what stands before the options: paths, the split, the number of synthetic or rendered samples.
+        options: ``repeat``, ``until``, ``background``, ``take``, ``seed``, ``only``, as written.
     """
 
     kind: str
@@ -133,6 +137,7 @@ def parse_spec(text: str) -> Spec:
             "background": "yes|no",
             "take": r"0*[1-9][0-9]{0,6}",
             "seed": "[0-9]{1,9}",
+            "only": ".+",
         }
         if key not in expected:
             raise DataError(
@@ -145,6 +150,7 @@ def parse_spec(text: str) -> Spec:
                 "background": "yes or no",
                 "take": "a number from 1 to 9999999",
                 "seed": "a whole number",
+                "only": "the name of a class",
             }[key]
             raise DataError(f"data set {text!r}: {key}={value!r}; expected {hint}")
         if key in options:
@@ -157,16 +163,24 @@ def parse_spec(text: str) -> Spec:
         raise DataError(f"data set {text!r}: expected {form} with N from 1 to 9999999, got {args[0]!r}")
     if "seed" in options and not drawn and "take" not in options:
         raise DataError(f"data set {text!r}: seed: nothing is drawn at random; it goes with take=100")
+    if "only" in options and kind not in ("coco", "yolo"):
+        raise DataError(f"data set {text!r}: only: {kind} knows no classes; leave it out")
     return Spec(kind, tuple(args), options)
 
 
 def _read(spec: Spec) -> Reading:
     # A shell leaves the ~ of ibug:~/faces alone.
     paths = [Path(os.path.expanduser(arg)) for arg in spec.args]
+    second = paths[1] if len(paths) > 1 else None
+    only = spec.options.get("only")
     if spec.kind == "ibug":
         reading = read_ibug(paths[0])
     elif spec.kind == "coco":
-        reading = read_coco(*paths)
+        reading = read_coco(paths[0], second, only)
+    elif spec.kind == "labelme":
+        reading = read_labelme(paths[0], second)
+    elif spec.kind == "yolo":
+        reading = read_yolo(paths[0], spec.args[1] if len(spec.args) > 1 else "train", only)
     elif spec.kind == "wflw":
         reading = read_wflw(*paths)
     elif spec.kind == "synthetic":

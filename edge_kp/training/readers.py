@@ -32,7 +32,7 @@ _KINDS = " ".join(sorted(IMAGE_SUFFIXES))
 WFLW_ATTRIBUTES = ("pose", "expression", "illumination", "make_up", "occlusion", "blur")
 
 
-def _numbers(words: Sequence[str]) -> list[float]:
+def plain_numbers(words: Sequence[str]) -> list[float]:
     """Raises: ValueError: a word is no plain number; ``float`` takes 1_0 and the digits of all scripts."""
     if not all(word.isascii() and "_" not in word for word in words):
         raise ValueError("expected plain numbers")
@@ -72,7 +72,7 @@ def read_pts(path: Path) -> Array:
         if not line:
             continue
         try:
-            x, y = _numbers(line.split())
+            x, y = plain_numbers(line.split())
         except ValueError:
             raise DataError(f"{path}: line {number}: expected two numbers, got {line[:40]!r}") from None
         if not (abs(x) <= MOST and abs(y) <= MOST):  # NaN is no more
@@ -191,7 +191,7 @@ def read_wflw(file: Path, images_dir: Path) -> Reading:
         try:
             if len(fields) != 207:
                 raise ValueError(f"expected 206 numbers and an image name, got {len(fields)} fields")
-            values = np.array(_numbers(fields[:206]))
+            values = np.array(plain_numbers(fields[:206]))
             if not (np.abs(values) <= MOST).all():  # NaN is no more
                 raise ValueError("a number is not finite")
             keypoints = values[:196].reshape(98, 2).astype(np.float32)

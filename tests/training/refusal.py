@@ -9,10 +9,16 @@ import pytest
 from edge_kp.errors import DataError
 
 
-def problem(call: Callable[[], object]) -> str:
-    """The one line of the DataError that a call ends with."""
+def problems(call: Callable[[], object]) -> tuple[str, ...]:
+    """The lines of the DataError that a call ends with."""
     with pytest.raises(DataError) as caught:
         call()
-    (line,) = caught.value.problems
-    assert "\n" not in line
-    return line
+    assert all(line and "\n" not in line for line in caught.value.problems)
+    return caught.value.problems
+
+
+def problem(call: Callable[[], object]) -> str:
+    """The one line of the DataError that a call ends with."""
+    found = problems(call)
+    assert len(found) == 1, found
+    return found[0]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusal import problem, problems
 
 from edge_kp.errors import DataError
 from edge_kp.live.pictures import read_picture
@@ -48,19 +49,6 @@ def add(folder: Path, stem: str, points: list[tuple[float, float]] = SQUARE, suf
 def ring(n: int, radius: float = 15) -> list[tuple[float, float]]:
     angle = np.linspace(0, 2 * np.pi, n, endpoint=False)
     return [(25 + radius * float(np.cos(t)), 25 + radius * float(np.sin(t))) for t in angle]
-
-
-def problems(call: Callable[[], object]) -> tuple[str, ...]:
-    with pytest.raises(DataError) as caught:
-        call()
-    assert all("\n" not in p and p for p in caught.value.problems)
-    return caught.value.problems
-
-
-def problem(call: Callable[[], object]) -> str:
-    found = problems(call)
-    assert len(found) == 1, found
-    return found[0]
 
 
 # ---- iBUG -----------------------------------------------------------------------------------------
@@ -503,12 +491,18 @@ def test_a_file_without_labels_says_why(tmp_path: Path, fields: dict[str, Any], 
     assert f"holds no annotation with keypoints{message}" in problem(lambda: load_dataset([spec]))
 
 
-def test_coco_with_two_kinds_of_objects_asks_to_split(tmp_path: Path) -> None:
+def test_of_two_kinds_of_objects_in_coco_one_is_chosen(tmp_path: Path) -> None:
     data = coco_data()
     data["categories"][1]["keypoints"] = ["a", "b"]
     data["annotations"][5]["keypoints"] = [1, 1, 2, 5, 5, 2]
     spec = write_coco(tmp_path / "k.json", data)
-    assert "several categories with keypoints (cat, box); split it" in problem(lambda: load_dataset([spec]))
+    found = problem(lambda: load_dataset([spec]))
+    assert "several categories with keypoints (cat, box), a model is of one; add e.g. ,only=cat" in found
+    box = load_dataset([f"{spec},only=box"])
+    assert (box.schema.name, box.schema.keypoints, len(box)) == ("box", ("a", "b"), 1)
+    assert load_dataset([f"{spec},only=cat"]).schema.name == "cat"
+    found = problem(lambda: load_dataset([f"{spec},only=dog"]))
+    assert "no category with keypoints is called 'dog'; expected one of cat, box" in found
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"images": [', b"\xff\xfe", b"[]", b"3", b"{}"])
@@ -619,7 +613,13 @@ def test_any_text_is_a_spec_or_one_line(text: str) -> None:
         ("ibug:a,until=1.5", "until='1.5'; expected a share of training such as 0.8"),
         ("ibug:a,until=half", "expected a share of training"),
         ("ibug:a,seed=3", "nothing is drawn at random; it goes with take=100"),
-        ("ibug:a,sead=3", "unknown option 'sead'; expected one of repeat, until, background, take, seed"),
+        (
+            "ibug:a,sead=3",
+            "unknown option 'sead'; expected one of repeat, until, background, take, seed, only",
+        ),
+        ("ibug:a,only=hand", "only: ibug knows no classes; leave it out"),
+        ("coco:a,only=", "only=''; expected the name of a class"),
+        ("yolo:a,b,c", "expected yolo:FILE.yaml[,SPLIT]"),
         ("ibug:a,take=0", "expected a number from 1 to 9999999"),
         ("ibug:a,repeats=3", "unknown option 'repeats'"),
         ("ibug:a,repeat=3,repeat=4", "repeat is given twice"),
