@@ -73,7 +73,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="with --pixel-mm: how many points lie so near (default 2 2.5 3 4, as X-ray challenges count)",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures and every sample's errors")
-    add("--plots", type=Path, metavar="DIR", help="write the error curve and the worst cases as PNG")
+    add(
+        "--plots",
+        type=Path,
+        metavar="DIR",
+        help="write the error curve, the worst cases and false detections as PNG",
+    )
     return parser
 
 
@@ -105,8 +110,8 @@ def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
     title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
     print(summary_table(evaluation, title))
     if args.boxes == "located":
-        false = sum(evaluation.false.values())
-        whole = f"; false: {false} in {len(evaluation.false)} photos whose objects are all named"
+        photos = f"{len(evaluation.false)} photos whose objects are all named"
+        whole = f"; false: {evaluation.false_count} in {photos}"
         print(f"not located: {evaluation.missed} of {len(data)}{whole if evaluation.false else ''}")
     groups: dict[str, Any] = {}
     for name, select in attribute_groups(labels):
@@ -184,7 +189,7 @@ def _write_json(
         "title": title,
         "samples": len(evaluation.samples),
         "missed": evaluation.missed,
-        "false": {"photos": len(evaluation.false), "objects": sum(evaluation.false.values())},
+        "false": {"photos": len(evaluation.false), "objects": evaluation.false_count},
         "unmeasured": [
             s.key for s, is_so in zip(evaluation.samples, evaluation.unmeasured, strict=True) if is_so
         ],

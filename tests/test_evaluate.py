@@ -18,8 +18,11 @@ from edge_kp.cascade_result import CascadeResult
 from edge_kp.detector import Detector
 from edge_kp.evaluate import _millimetres, main
 from edge_kp.look_rules import LookRules
+from edge_kp.looks import search_all_turns
 from edge_kp.metrics import auc, failure_rate
 from edge_kp.modeldir import read_model, write_model_json
+from edge_kp.training import evaluation as evaluation_module
+from edge_kp.training import plots
 from edge_kp.training.datasets import load_dataset
 from edge_kp.training.evaluation import (
     OUTPUTS,
@@ -320,8 +323,50 @@ def test_what_is_told_beside_the_labels_is_false(frames: list[Array]) -> None:
         }
         for name, (samples, expected) in cases.items():
             seen = evaluate(detector.cascade, samples, "located", detector, progress=False)
-            assert dict(seen.false) == expected, name
+            assert {photo: len(false) for photo, false in seen.false.items()} == expected, name
+            drawn = plots.draw_false(seen)
+            assert (drawn is None) == (seen.false_count == 0), name
         assert not evaluate(detector.cascade, [away], "jitter", progress=False).false
+
+
+def test_pictures_of_what_is_false(frames: list[Array], tmp_path: Path) -> None:
+    with Detector("face68", backend="onnxruntime", threads=1) as detector:
+        (found,) = detector.detect(frames[0])
+        away = found.keypoints + 150
+        sample = Sample("a.png", away, np.ones(68, np.float32), {}, lambda: frames[0])
+        seen = evaluate(detector.cascade, [sample], "located", detector, progress=False)
+    assert seen.false["a.png"][0].score == pytest.approx(found.score)
+    names = [path.name for path in plots.write_plots(seen, tmp_path, "")]
+    assert names == ["errors.png", "worst.png", "false.png"]
+    tile = cv2.imread(str(tmp_path / "false.png"))
+    assert tile.shape == (256, 256, 3)
+    red = (tile.astype(int) - plots.RESULT == 0).all(-1)
+    assert red.sum() > 68  # the points, on the picture
+    right = replace(seen, false={})
+    assert [path.name for path in plots.write_plots(right, tmp_path, "")] == ["errors.png", "worst.png"]
+    assert not (tmp_path / "false.png").exists()
+
+
+def test_a_photo_is_searched_once_for_all_its_objects(
+    frames: list[Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+
+    def counted(detector: Detector, image: Array) -> Any:
+        searched.append(image)
+        return search_all_turns(detector, image)
+
+    monkeypatch.setattr(evaluation_module, "search_all_turns", counted)
+    with Detector("face68", backend="onnxruntime", threads=1) as detector:
+        faces = [detector.detect(frames[i])[0].keypoints for i in (0, 5)]
+        samples = []
+        for n, k in enumerate((0, 1, 0, 1, 0)):
+            labels, load = faces[k] + 2 * n, frames[5 * k].copy
+            samples.append(Sample(f"{k}#{n}", labels, np.ones(68, np.float32), {}, load, picture=str(k)))
+        seen = evaluate(detector.cascade, samples, "located", detector, progress=False)
+    assert len(searched) == 2
+    for points, k in zip(seen.keypoints, (0, 1, 0, 1, 0), strict=True):
+        np.testing.assert_allclose(points, faces[k], atol=1e-3)
 
 
 def test_tiles_go_with_located_boxes(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,7 +418,6 @@ def test_samples_without_a_unit_are_told(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_samples_without_a_unit_are_neither_failures_nor_the_worst() -> None:
-    plots = pytest.importorskip("edge_kp.training.plots")
     found = evaluation([0.02, np.nan, 0.05, np.nan], [True] * 4)
     for line in plots.draw_curves(found, "title").axes[0].lines:
         x, y = line.get_data()

@@ -277,9 +277,7 @@ def _schema(category: Mapping[str, Any], names: tuple[str, ...], samples: Sequen
     def edge(values: Any) -> Pair:
         a, b = pair([v if isinstance(v, str) else int(v) - 1 for v in values])
         if not (0 <= a < len(names) and 0 <= b < len(names)):
-            raise ValueError(
-                f"skeleton {short(values)}: COCO counts its keypoints from 1 to {len(names)}"
-            )
+            raise ValueError(f"skeleton {short(values)}: COCO counts its keypoints from 1 to {len(names)}")
         return a, b
 
     flips = category.get("flip_pairs")

@@ -25,6 +25,20 @@ BOXES = ("tight", "jitter", "located")
 
 
 @dataclass(frozen=True, eq=False)
+class FalseDetection:
+    """An object that the detector tells of where the data say that there is none.
+
+    Attributes:
+        sample: one of those in the same photo.
+        keypoints: (N, 2) frame pixels.
+    """
+
+    sample: Sample
+    keypoints: Array
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Per-sample errors.
 
@@ -37,8 +51,8 @@ class Evaluation:
         attributes: (M, A) probabilities of the cascade.
         scores: (M,) score of the cascade; NaN where not located.
         missed: how many objects were not located.
-        false: photo → how many were told of where the data say that there is none; of those photos alone
-            whose objects are all named. Empty unless the whole detector was asked.
+        false: photo → what was told of where the data say that there is none; of those photos alone whose
+            objects are all named. Empty unless the whole detector was asked.
     """
 
     schema: KeypointSchema
@@ -50,7 +64,11 @@ class Evaluation:
     attributes: Array
     scores: Array
     missed: int
-    false: Mapping[str, int] = field(default_factory=dict)
+    false: Mapping[str, Sequence[FalseDetection]] = field(default_factory=dict)
+
+    @property
+    def false_count(self) -> int:
+        return sum(map(len, self.false.values()))
 
     @property
     def distances(self) -> Array:
@@ -124,20 +142,28 @@ def evaluate(
     found = {name: np.full(shape, np.nan) for name in OUTPUTS}
     attributes = np.full((len(samples), len(cascade.spec.attributes)), np.nan)
     scores = np.full(len(samples), np.nan)
-    images = tqdm(samples, "evaluating", unit="object", disable=not progress, leave=False)
-    false: dict[str, int] = {}
+    photos = [sample.picture or sample.key for sample in samples]
+    places = {photo: place for place, photo in reversed(list(enumerate(photos)))}
+    in_turn = sorted(range(len(samples)), key=lambda i: places[photos[i]])  # the objects of a photo together
+    false: dict[str, Sequence[FalseDetection]] = {}
+    searched = ""
     k: int | None
-    for i, sample in enumerate(images):
-        image = sample.read()
+    for i in tqdm(in_turn, "evaluating", unit="object", disable=not progress, leave=False):
+        sample, image = samples[i], samples[i].read()
         if boxes == "located":
-            result, there = _located(image, detector)
-            candidates = [tight_box(result.keypoints[row]) for row in there]
+            if photos[i] != searched:
+                result, there = _located(image, detector)
+                candidates = [tight_box(result.keypoints[row]) for row in there]
+                searched = photos[i]
             best = best_overlap(sample.box, candidates)
             k = None if best is None else there[best]
             if sample.use_background:
                 known = (sample.box, *sample.others)
-                wrong = [box for box in candidates if best_overlap(box, known) is None]
-                false[sample.picture or sample.key] = len(wrong)
+                false[photos[i]] = [
+                    FalseDetection(sample, result.keypoints[row], float(result.score[row]))
+                    for row, box in zip(there, candidates, strict=True)
+                    if best_overlap(box, known) is None
+                ]
         else:
             result, k = cascade(image, [_box(sample, image, cascade.spec.box_rule, boxes, seed, jitter)]), 0
         if k is None:

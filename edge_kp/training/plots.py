@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: error curves and the worst cases."""
+"""Pictures of an evaluation: error curves, the worst cases, and what was found where nothing is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from edge_kp.errors import DataError
-from edge_kp.geometry import square_crop
+from edge_kp.geometry import square_crop, tight_box
 from edge_kp.metrics import cumulative_curve
 from edge_kp.overlay import sheet
 from edge_kp.schema import KeypointSchema
 from edge_kp.training.evaluation import OUTPUTS, Evaluation
+from edge_kp.training.samples import Sample
 from edge_kp.types import Array
 
 TILE = 256  # pixels, side of a worst case
@@ -23,7 +24,10 @@ LABEL, RESULT = (80, 220, 80), (60, 60, 255)  # BGR
 
 
 def write_plots(evaluation: Evaluation, folder: Path, title: str) -> list[Path]:
-    """Write ``errors.png`` and ``worst.png``; returns their paths.
+    """Write ``errors.png``, ``worst.png`` and, where there are false detections, ``false.png``.
+
+    Returns:
+        Their paths.
 
     Raises:
         DataError: the folder cannot be written.
@@ -32,11 +36,19 @@ def write_plots(evaluation: Evaluation, folder: Path, title: str) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot be made ({error.strerror}); give another --plots") from error
-    curve, worst = folder / "errors.png", folder / "worst.png"
+    curve = folder / "errors.png"
     draw_curves(evaluation, title).savefig(curve, dpi=110)
-    if not cv2.imwrite(str(worst), draw_worst(evaluation)):
-        raise DataError(f"{worst}: cannot be written; give another --plots")
-    return [curve, worst]
+    sheets = {"worst.png": draw_worst(evaluation), "false.png": draw_false(evaluation)}
+    written = [curve]
+    for name, drawn in sheets.items():
+        path = folder / name
+        if drawn is None:
+            path.unlink(missing_ok=True)  # that of another evaluation
+        elif cv2.imwrite(str(path), drawn):
+            written.append(path)
+        else:
+            raise DataError(f"{path}: cannot be written; give another --plots")
+    return written
 
 
 def draw_curves(evaluation: Evaluation, title: str) -> Figure:
@@ -70,6 +82,18 @@ def draw_worst(evaluation: Evaluation, count: int = 12) -> Array:
     return sheet([_tile(evaluation, int(i)) for i in order[:count]], 4)
 
 
+def draw_false(evaluation: Evaluation, count: int = 12) -> Array | None:
+    """uint8 BGR: what was told of where nothing is, the highest scores first; None where there is none."""
+    false = sorted((one for each in evaluation.false.values() for one in each), key=lambda one: -one.score)
+    tiles = []
+    for one in false[:count]:
+        crop = square_crop(tight_box(one.keypoints), TILE, 1.6)
+        image = crop.extract(one.sample.load())
+        _draw(image, crop.to_crop(one.keypoints), evaluation.schema, RESULT)
+        tiles.append(_captioned(image, f"score {one.score:.2f}", one.sample))
+    return sheet(tiles, 4) if tiles else None
+
+
 def _tile(evaluation: Evaluation, i: int) -> Array:
     sample, error, pixels = (
         evaluation.samples[i],
@@ -83,6 +107,10 @@ def _tile(evaluation: Evaluation, i: int) -> Array:
     if not np.isnan(evaluation.keypoints[i]).all():
         _draw(image, crop.to_crop(evaluation.keypoints[i]), evaluation.schema, RESULT)
         caption = f"{pixels:.1f} px" if np.isnan(error) else f"{100 * error:.1f} %"
+    return _captioned(image, caption, sample)
+
+
+def _captioned(image: Array, caption: str, sample: Sample) -> Array:
     text = f"{caption}  {drawable(sample.key.split('/')[-1])[:24]}"
     cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(image, text, (6, TILE - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (255, 255, 255), 1, cv2.LINE_AA)
