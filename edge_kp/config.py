@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
+import re
 import sys
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from edge_kp.errors import ConfigError
 from edge_kp.files import reason
@@ -27,10 +29,15 @@ def with_config(
     """The arguments of a command line with those of the file that its ``--config`` names.
 
     The line's flags win; where it names sources, so do they over all of the file's.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting is none or has a value that it cannot have.
     """
     line = list(sys.argv[1:] if argv is None else argv)
     told = {*SOURCES, *OF_SOURCES} if any(getattr(args, name, None) for name in SOURCES) else set()
-    return parser.parse_args([*command_line(args.config, read_toml(args.config), parser, told), *line])
+    words = command_line(args.config, read_toml(args.config), parser, told)
+    check_arguments(str(args.config), parser, words)
+    return parser.parse_args([*words, *line])
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -83,6 +90,26 @@ def command_line(
         if name not in without:
             arguments += said
     return arguments
+
+
+def check_arguments(where: str, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """What a command itself would refuse with its usage, which does not tell the file.
+
+    Args:
+        where: the file, and the place in it.
+
+    Raises:
+        ConfigError: a value is not one of a flag's choices, or there are too many or too few, say.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        told = re.sub("^argument (-[^ :]+/)?--", "", message)
+        told = re.sub("(: expected [a-z0-9 ]+) argument", r"\1 value", told)
+        raise ConfigError(f"{where}: {told}")
+
+    strict = copy.copy(parser)
+    strict.error = refuse  # type: ignore[method-assign]
+    strict.parse_args(arguments)
 
 
 def _said(path: Path | str, key: str, value: Any, action: argparse.Action) -> list[str]:

@@ -8,15 +8,14 @@ A recipe has a table for each step: ``[train]``, ``[export]``, ``[calibrate]`` (
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from edge_kp import calibrate, evaluate, export, train
 from edge_kp.cli import program, run_cli
-from edge_kp.config import command_line, read_toml
+from edge_kp.config import check_arguments, command_line, read_toml
 from edge_kp.errors import ConfigError, EdgeKpError
 
 
@@ -65,25 +64,9 @@ def commands(path: Path, data: str, out: Path) -> list[tuple[str, list[str]]]:
         folders = [word for key, place in step.folders.items() for word in (f"--{key}", str(out / place))]
         where, parser = f"{path}: [{name}]", step.make_parser()
         arguments = [*command_line(where, settings, parser), *folders]
-        _check_arguments(where, parser, arguments)
+        check_arguments(where, parser, arguments)
         found.append((name, arguments))
     return found
-
-
-def _check_arguments(where: str, parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """What the command itself would refuse with its usage, which tells neither the file nor the table.
-
-    Raises:
-        ConfigError: a value is not one of a flag's choices, or there are too many or too few, say.
-    """
-
-    def refuse(message: str) -> NoReturn:
-        told = re.sub("^argument (-[^ :]+/)?--", "", message)
-        told = re.sub("(: expected [a-z0-9 ]+) argument", r"\1 value", told)
-        raise ConfigError(f"{where}: {told}")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
 
 
 def _filled(value: Any, data: str) -> Any:

@@ -504,6 +504,8 @@ def test_what_a_file_asks_of_its_cameras_is_not_asked_of_other_sources():
     [
         ("sorce = 'a.mp4'", "run.toml: sorce: no such setting; is it source?"),
         ("xyzzy = 1", "run.toml: xyzzy: no such setting; there are "),
+        ("track = 'fastest'", "run.toml: track: invalid choice: 'fastest' (choose from "),
+        ("threads = 'many'", "run.toml: threads: expected a whole number"),
         ("headless = 1", "run.toml: headless: expected true or false, got 1"),
         ("threads = true", "run.toml: threads: expected a text or a number, got True"),
         ("json = ['a', 'b']", "run.toml: json: expected one value, got a list of 2"),

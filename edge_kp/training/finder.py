@@ -14,6 +14,7 @@ from edge_kp.locator import fit_square
 from edge_kp.training.augment import Augmentation
 from edge_kp.training.claiming import claim, refuse_other
 from edge_kp.training.empty import empty_photos, split_empty
+from edge_kp.training.finished import read_figures, threshold_of
 from edge_kp.training.locating import (
     ExportLocator,
     LocatorNet,
@@ -115,7 +116,7 @@ def measure_whole(recipe: Recipe, out: Path, place: Place) -> None:
     cascade.spec = replace(cascade.spec, looks=read_look_rules(out / LOOK_RULES))
     net = load_locator(out / "locator" / "best.pt")
     backend = TorchBackend(ExportLocator(net), place.device)
-    threshold = float(json.loads((out / LOCATOR_FIGURES).read_text("utf-8"))["threshold"])
+    threshold = threshold_of(out / LOCATOR_FIGURES, read_figures(out / LOCATOR_FIGURES))
     at = (cascade, backend, net.config.size, threshold, photos)
     doubted = choose(look_at_photos(*at))
     add_doubted(out / LOOK_RULES, doubted, look_at_photos(*at, doubted))

@@ -40,6 +40,21 @@ def read_figures(path: Path) -> Any:
         ) from error
 
 
+def threshold_of(path: Path, figures: Any) -> float:
+    """The locator's threshold among the figures that its training wrote to ``path``.
+
+    Raises:
+        ModelError: they do not tell it.
+    """
+    try:
+        threshold = float(figures["threshold"])
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"{threshold:g} is no score")
+        return threshold
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: tells no threshold ({error}); train the locator again") from error
+
+
 def data_names(specs: tuple[str, ...]) -> list[str]:
     """Data set names without the folders of this machine."""
     names = []

@@ -15,7 +15,7 @@ from edge_kp.parity import References, load_references
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates import TemplateBank
 from edge_kp.training.finder import CHECK_FRAMES, LOCATOR_FIGURES
-from edge_kp.training.finished import check_images, data_names, read_figures
+from edge_kp.training.finished import check_images, data_names, read_figures, threshold_of
 from edge_kp.training.locating import ExportLocator, load_locator
 from edge_kp.training.onnx_graph import settled, with_own_weights
 from edge_kp.training.recipe import Recipe
@@ -84,13 +84,8 @@ def trained_locator(finder: Path, spec: ModelSpec) -> TrainedLocator:
     net = settled(load_locator(finder / "locator" / "best.pt"))
     images = check_images(finder / CHECK_FRAMES, ("locator",))["locator"]
     card = {"data": data_names(Recipe.read(finder / "run.json").data), "accuracy": figures}
-    try:
-        size, threshold = net.config.size, float(figures["threshold"])
-        spec = replace(spec, locator="network", locator_size=size, locator_threshold=threshold)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{finder / LOCATOR_FIGURES}: tells no threshold ({error}); train the locator again"
-        ) from error
+    threshold = threshold_of(finder / LOCATOR_FIGURES, figures)
+    spec = replace(spec, locator="network", locator_size=net.config.size, locator_threshold=threshold)
     return TrainedLocator(ExportLocator(net), images, spec, card)
 
 
