@@ -21,7 +21,9 @@ from edge_kp.templates import TemplateBank
 
 
 def make_parser() -> argparse.ArgumentParser:
-    from edge_kp.training.datasets import DATA_HELP  # needs no torch, so --help works without it
+    # These need no torch, so --help works without it.
+    from edge_kp.training.by_count import LEAST_CROPS
+    from edge_kp.training.datasets import DATA_HELP
     from edge_kp.training.parts import PARTS
 
     parser = argparse.ArgumentParser(
@@ -82,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="with --from: at the end take the mean of the weights and of the model's, which count so much:"
         " less is forgotten (default 0; e.g. 0.5)",
     )
-    model("--k", type=positive, help="templates in the bank (default 64)")
+    model("--k", type=positive, help="templates in the bank (default 64, or a quarter of fewer photos)")
     model(
         "--sizes",
         type=positive,
@@ -160,9 +162,20 @@ def make_parser() -> argparse.ArgumentParser:
         help="pictures an epoch that it is shown at least; few photos give many (default 4000)",
     )
     training(
-        "--epochs", type=positive, nargs=2, default=(40, 60), metavar=("E1", "E2"), help="of both stages"
+        "--epochs",
+        type=positive,
+        nargs=2,
+        default=(0, 0),
+        metavar=("E1", "E2"),
+        help="of both stages (default 40 60, and of fewer than 500 photos as many as show them"
+        f" {LEAST_CROPS[0]} and {LEAST_CROPS[1]} crops)",
     )
-    training("--batch", type=positive, default=64, help="samples a step, over all processes (default 64)")
+    training(
+        "--batch",
+        type=positive,
+        default=0,
+        help="samples a step, over all processes (default 64; fewer photos than 2048: 32, than 512: 16)",
+    )
     training(
         "--learning-rate",
         type=number(1e-7, 1),

@@ -21,6 +21,7 @@ from edge_kp.templates import (
     usable_shapes,
 )
 from edge_kp.templates.picture import draw_bank, draw_mean_shape
+from edge_kp.training.by_count import templates_for
 from edge_kp.training.datasets import DATA_HELP, load_dataset
 from edge_kp.training.mirroring import about_mirroring
 from edge_kp.types import Array
@@ -35,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Build a template bank from labelled data; writes the bank and two pictures of it.",
     )
     parser.add_argument("--data", action="append", required=True, metavar="SPEC", help=DATA_HELP)
-    parser.add_argument("--k", type=positive, default=64, help="number of templates (default 64)")
+    parser.add_argument(
+        "--k", type=positive, help="number of templates (default 64, or a quarter of fewer photos)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz", help="the bank to write")
     parser.add_argument("--seed", type=natural, default=0, help="of the clustering (default 0)")
     return parser
@@ -45,7 +48,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.out.suffix != ".npz":
         raise DataError(f"--out {args.out}: expected a file name that ends in .npz")
     dataset = load_dataset(args.data)
-    usable_shapes(dataset.schema, np.stack([sample.keypoints for sample in dataset.samples]), args.k)
+    given = np.stack([sample.keypoints for sample in dataset.samples])
+    k = args.k or templates_for(given)
+    usable_shapes(dataset.schema, given, k)
     # A set that counts several times in training does so here.
     samples = [sample for sample in dataset.samples for _ in range(sample.repeat)]
     shapes = np.stack([sample.keypoints for sample in samples])
@@ -54,10 +59,10 @@ def _run(args: argparse.Namespace) -> None:
         print(f"{100 * partial:.0f} % of the samples have unlabelled points; these are filled in to cluster")
     if dataset.pairs_by_name and not dataset.schema.can_flip:
         print(about_mirroring(dataset.schema, dataset.pairs_by_name, fits=False))
-    bank = build_bank(dataset.schema, shapes, args.k, args.seed)
+    bank = build_bank(dataset.schema, shapes, k, args.seed)
     aligned = align_to_mean(bank, shapes)
     nearest = nearest_template(bank, aligned)
-    shares = np.bincount(nearest, minlength=args.k) / len(shapes)
+    shares = np.bincount(nearest, minlength=k) / len(shapes)
     try:
         bank.save(args.out)
         grid = _write_picture(args.out.with_suffix(".png"), draw_bank(bank, shares))
@@ -77,7 +82,7 @@ def _run(args: argparse.Namespace) -> None:
         "  worst served, look whether the labels are right: "
         + ", ".join(dict.fromkeys(samples[i].shown for i in worst))
     )
-    print(_verdict(dataset.schema, shapes[first], args.k, args.seed))
+    print(_verdict(dataset.schema, shapes[first], k, args.seed))
     print(f"wrote {args.out}, {grid} and {mean}; digest {bank.digest[:12]}")
 
 

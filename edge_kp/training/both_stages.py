@@ -20,6 +20,7 @@ from edge_kp.templates import SHAPE_EXTENT, TemplateBank, align_to_mean, build_b
 from edge_kp.templates.picture import draw_bank
 from edge_kp.training.attributes import AttributeWeights, ShapeAttributes, attribute_names
 from edge_kp.training.augment import Augmentation
+from edge_kp.training.by_count import about_settled, settled
 from edge_kp.training.centring import centre, telling
 from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.claiming import claim, refuse_other
@@ -62,6 +63,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     """
     like = given_schema(recipe)
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share, like)
+    left_open, recipe = recipe, settled(recipe, train.samples)
     if recipe.box_rule == "image":
         refuse_several((*train.samples, *held))
     attributes = attribute_names([s.attributes for s in train.samples])
@@ -81,6 +83,8 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     patches = empty_patches(empty, recipe.box_rule, recipe.scale, place.first)
     # Only now, so that data which cannot be used leave no run behind.
     lock = claim(recipe, out, place)
+    if place.first and (told := about_settled(left_open, recipe, train.samples)):
+        print(told)
     if recipe.stage1:
         take_stage1(recipe, out, place)
     bank = _bank(recipe, train, out, place)

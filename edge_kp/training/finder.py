@@ -12,6 +12,7 @@ from edge_kp.errors import ModelError
 from edge_kp.files import read_arrays, replacing
 from edge_kp.locator import fit_square
 from edge_kp.training.augment import Augmentation
+from edge_kp.training.by_count import settled
 from edge_kp.training.claiming import claim, refuse_other
 from edge_kp.training.empty import empty_photos, split_empty
 from edge_kp.training.finished import read_figures, threshold_of
@@ -36,6 +37,7 @@ from edge_kp.types import Array
 
 CHECK_FRAMES = "check_frames.npz"  # held-back pictures that exports are checked on
 LOCATOR_FIGURES = "locator.json"
+LOCATOR_BATCH = 64  # unless it is said: few photos give as many pictures as many do
 FEW = 0.7  # share of the objects found, below which it is said
 FIRST_SHARE = 0.25  # of the locator's epochs, for the first one
 
@@ -50,6 +52,8 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     if recipe.box_rule == "image":
         raise ModelError("--part locator: with --box image the whole image is the box; there is none to find")
     train, held = training_samples(recipe.data, recipe.validation, recipe.validation_share)
+    batch = recipe.batch or LOCATOR_BATCH
+    recipe = settled(recipe, train.samples)
     empty = split_empty(recipe.empty, recipe.validation_share)
     config = locator_config(recipe)
     check_batch(recipe, place)
@@ -64,7 +68,7 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
 
     def train_on(photos: list[Photo], held: list[Photo], epochs: int, name: str) -> LocatorNet:
         data = SceneDataset(photos, config.size, recipe.seed, augmentation, flip, recipe.locator_pictures)
-        loop = loop_config(recipe, epochs, recipe.seed + 2, workers)
+        loop = replace(loop_config(recipe, epochs, recipe.seed + 2, workers), batch=batch)
         return train_locator(config, data, held, loop, out / name, place)
 
     # A first, short training finds the objects that nobody labelled, so that the second need not deny them.

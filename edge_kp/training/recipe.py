@@ -39,7 +39,8 @@ class Recipe:
             settings that :func:`edge_kp.training.starting.model_settings` tells.
         keep: share of the weights of ``start`` that the finished stages take back.
         teacher: a finished run whose stage 2 teaches this one's.
-        k: templates in the bank.
+        k: templates in the bank. It, ``epochs`` and ``batch`` are 0 where they follow from the number of
+            samples, see :mod:`edge_kp.training.by_count`.
         box_rule: what a box is: tight around the keypoints, or the whole image.
         sizes, widths, readings, hidden, trunks, searches, fusions, epochs: of stage 1 and stage 2.
         locator_size, locator_width, locator_epochs: of the locator.
@@ -55,7 +56,7 @@ class Recipe:
     start: str = ""
     keep: float = 0.0
     teacher: str = ""
-    k: int = 64
+    k: int = 0
     box_rule: str = "keypoints"
     sizes: tuple[int, int] = (96, 128)
     widths: tuple[int, int] = (16, 24)
@@ -64,13 +65,13 @@ class Recipe:
     trunks: tuple[str, str] = ("plain", "plain")
     searches: tuple[int, int] = (0, 0)
     fusions: tuple[str, str] = ("plain", "plain")
-    epochs: tuple[int, int] = (40, 60)
+    epochs: tuple[int, int] = (0, 0)
     locator_size: int = 320
     locator_width: int = 32
     locator_epochs: int = 40
     locator_pictures: int = 4000
     scale: float = 1.6
-    batch: int = 64
+    batch: int = 0
     learning_rate: float = 2e-3
     patience: int = 0
     seed: int = 0

@@ -34,7 +34,7 @@ from edge_kp.training.split import refuse_several, training_samples
 
 pytestmark = pytest.mark.usefixtures("short_measuring")
 
-TINY = ["--epochs", "2", "2", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
+TINY = ["--epochs", "2", "2", "--batch", "64", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
 TINY += ["--searches", "0", "8", "--fusions", "plain", "separable"]
 TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2", "--locator-pictures", "1"]
 
