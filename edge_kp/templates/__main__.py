@@ -48,6 +48,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.out.suffix != ".npz":
         raise DataError(f"--out {args.out}: expected a file name that ends in .npz")
     dataset = load_dataset(args.data)
+    for note in dataset.notes:
+        print(note)
     given = np.stack([sample.keypoints for sample in dataset.samples])
     k = args.k or templates_for(given)
     usable_shapes(dataset.schema, given, k)
@@ -119,7 +121,7 @@ def _verdict(schema: KeypointSchema, shapes: Array, k: int, seed: int) -> str:
     found = f"on a held-back fifth the mixture errs by {100 * many:.2f} %, with {k // 2} by {100 * few:.2f} %"
     if gain < _WORTH or few - many < _LEAST:
         return f"{k} templates are enough: {found}, so more would add little"
-    more = f"try --k {2 * k}" if 4 * k <= len(shapes) else "but for more of them there are too few shapes"
+    more = f"try --k {2 * k}" if 4 * k <= len(kept) else "but for more of them there are too few shapes"
     return f"{k} templates are few: {found}; {more}"
 
 

@@ -83,8 +83,9 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     patches = empty_patches(empty, recipe.box_rule, recipe.scale, place.first)
     # Only now, so that data which cannot be used leave no run behind.
     lock = claim(recipe, out, place)
-    if place.first and (told := about_settled(left_open, recipe, train.samples)):
-        print(told)
+    for told in (*train.notes, about_settled(left_open, recipe, train.samples)):
+        if place.first and told:
+            print(told)
     if recipe.stage1:
         take_stage1(recipe, out, place)
     bank = _bank(recipe, train, out, place)

@@ -96,6 +96,7 @@ class Dataset:
             them only if samples may be mirrored so.
         measured_reference: no set names reference points, so that the schema's were measured on the samples.
         left_out: how many samples more there were, those to validate on among them, with too few labels.
+        notes: lines on what is odd about the data, though it can be used.
     """
 
     schema: KeypointSchema
@@ -104,6 +105,7 @@ class Dataset:
     pairs_by_name: tuple[Pair, ...] = ()
     measured_reference: bool = False
     left_out: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -238,14 +240,15 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
     samples = tuple(apart)
     names = tuple(reading.name for reading in readings)
     measured = all(reading.measured_reference for reading in readings)
+    notes = tuple(note for reading in readings for note in reading.notes)
     if not all(reading.pairs_by_name for reading in readings):
-        return Dataset(merged, samples, names, measured_reference=measured)
+        return Dataset(merged, samples, names, measured_reference=measured, notes=notes)
     pairs = readings[0].schema.flip_pairs
     if schema is None and merged.can_flip:
         shapes = np.stack([s.keypoints for s in samples])
         if not mirrors_into_itself(shapes, merged.flip_index):
             merged = replace(merged, flip_pairs=())
-    return Dataset(merged, samples, names, pairs, measured)
+    return Dataset(merged, samples, names, pairs, measured, notes=notes)
 
 
 def _merge_schemas(readings: Sequence[Reading], wanted: KeypointSchema | None) -> KeypointSchema:

@@ -34,6 +34,7 @@ from edge_kp.training.samples import (
 from edge_kp.types import Array
 
 NAMES = "labels.txt"  # the keypoints in their order, one a line, as for `labelme --labels`
+RARE = 0.05  # share of the objects below which a name is odd
 _HIDDEN = ("occluded", "hidden")  # flags of a shape; X-AnyLabeling has a field of its own, "difficult"
 
 
@@ -85,6 +86,7 @@ def read_labelme(folder: Path, images_dir: Path | None = None) -> Reading:
     if problems:
         raise DataError(*problems)
     names = _names(folder, files)
+    notes = _odd_names(folder, files)
     has_flags = any(p.hidden for file in files for thing in file.objects.values() for p in thing.values())
     samples, pictures = [], []
     unlabelled: dict[Hashable, list[Array | None]] = {}
@@ -117,6 +119,7 @@ def read_labelme(folder: Path, images_dir: Path | None = None) -> Reading:
         knowing_others(samples, pictures, unlabelled),
         measured_reference=True,
         pairs_by_name=True,
+        notes=notes,
     )
 
 
@@ -203,6 +206,38 @@ def _names(folder: Path, files: Sequence[_File]) -> tuple[str, ...]:
     if unknown := [label for label in used if label not in names]:
         raise DataError(f"{used[unknown[0]]}: its label {unknown[0][:80]!r} is not in {listed}; add it there")
     return tuple(dict.fromkeys(names))
+
+
+def _odd_names(folder: Path, files: Sequence[_File]) -> tuple[str, ...]:
+    """Lines on names that hardly any object has, and on files without points.
+
+    Raises:
+        DataError: two names differ in case alone.
+    """
+    where: dict[str, list[Path]] = {}
+    for file in files:
+        for thing in file.objects.values():
+            for label in thing:
+                where.setdefault(label, []).append(file.path)
+    alike: dict[str, str] = {}
+    for label in where:
+        other = alike.setdefault(label.strip().casefold(), label)
+        if other != label:
+            few = min((label, other), key=lambda name: len(where[name]))
+            most = other if few == label else label
+            raise DataError(
+                f"{where[few][0]}: its label {few[:80]!r} is {most[:80]!r} elsewhere; write it so"
+            )
+    objects = sum(len(file.objects) for file in files)
+    notes = [
+        f"{folder}: {label[:80]!r} is labelled in {len(paths)} of {objects} objects, e.g. in {paths[0]}:"
+        " is it another point's name?"
+        for label, paths in where.items()
+        if len(paths) < RARE * objects
+    ]
+    if blank := sum(not file.objects for file in files):
+        notes.append(f"{folder}: {blank} of {len(files)} files hold no point: left out")
+    return tuple(notes)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

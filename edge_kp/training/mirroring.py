@@ -84,7 +84,7 @@ def about_mirroring(schema: KeypointSchema, pairs_by_name: Sequence[Pair], fits:
         fits: what :func:`mirrors_into_itself` says of the schema's pairs.
     """
     if not schema.can_flip and not pairs_by_name:
-        return "samples are not mirrored: the data name no flip_pairs"
+        return "samples are not mirrored: the data name no points that change places then (flip_pairs)"
     pairs = [f"{schema.keypoints[a]}/{schema.keypoints[b]}" for a, b in schema.flip_pairs or pairs_by_name]
     more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
     shown = f"{', '.join(pairs[:3])}{more}"

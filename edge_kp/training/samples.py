@@ -95,6 +95,7 @@ class Reading:
             pair), not named by the data set, so another part of the set may measure others.
         pairs_by_name: the schema's flip pairs are those that the names of its points tell; the data set
             names none.
+        notes: lines on what is odd about the data, though it can be used.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Reading:
     samples: tuple[Sample, ...]
     measured_reference: bool = False
     pairs_by_name: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def knowing_others(

@@ -6,8 +6,8 @@ as shares of the picture's sides (docs.ultralytics.com/datasets/pose).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,14 @@ from edge_kp.training.samples import (
     read_file,
     read_image,
 )
-from edge_kp.training.yolo_yaml import Description, label_file, pictures_of, read_description, schema_of
+from edge_kp.training.yolo_yaml import (
+    Description,
+    label_file,
+    pictures_of,
+    point_names,
+    read_description,
+    schema_of,
+)
 from edge_kp.types import Array
 
 _ORIENTATION = 0x0112  # EXIF
@@ -99,7 +106,37 @@ def read_yolo(path: Path, split: str = "train", only: str | None = None) -> Read
     if not any(_is_sample(thing) for thing in objects):
         whose = f" of class {only!r}" if only is not None else ""
         raise DataError(f"{start} no object{whose} with two labelled points in {len(labelled)} label files")
-    return _reading(described, f"{root.resolve().name}/{split}", root, objects)
+    names = point_names(described, kinds[0])
+    for thing in objects:
+        if not np.isnan(thing.keypoints[len(names) :]).all():
+            raise DataError(
+                f"{label_file(thing.picture)}: line {thing.line}: labels more points than the"
+                f" {len(names)} that kpt_names names for class {thing.kind!r}"
+            )
+    reading = _reading(described, f"{root.resolve().name}/{split}", root, objects, names)
+    return replace(reading, notes=_notes(start, labels))
+
+
+def _notes(start: str, labels: Mapping[Path, Path]) -> tuple[str, ...]:
+    """What is left out without being wrong, of picture → label file."""
+    there = [label for label in labels.values() if is_there(label)]
+    blank = sum(not label.read_bytes().strip() for label in there)
+    notes = []
+    if blank or len(there) < len(labels):
+        notes.append(
+            f"{start} {len(labels) - len(there)} of {len(labels)} pictures have no label file, and {blank} an"
+            " empty one: left out; those that show no object teach so in a folder for --empty"
+        )
+    known = {label.resolve() for label in labels.values()}
+    lost = [
+        label
+        for folder in dict.fromkeys(label.parent for label in there)
+        for label in sorted(folder.glob("*.txt"))
+        if label.resolve() not in known and label.name != "classes.txt"
+    ]
+    if lost:
+        notes.append(f"{start} {len(lost)} label files have no picture, e.g. {lost[0]}")
+    return tuple(notes)
 
 
 def _objects(picture: Path, label: Path, described: Description, only: str | None) -> list[_Object]:
@@ -186,7 +223,9 @@ def _upright_size(picture: Path) -> tuple[int, int]:
     return (height, width) if sideways else (width, height)
 
 
-def _reading(described: Description, name: str, root: Path, objects: Sequence[_Object]) -> Reading:
+def _reading(
+    described: Description, name: str, root: Path, objects: Sequence[_Object], names: tuple[str, ...]
+) -> Reading:
     samples, pictures = [], []
     unlabelled: dict[Hashable, list[Array | None]] = {}
     for thing in objects:
@@ -198,8 +237,8 @@ def _reading(described: Description, name: str, root: Path, objects: Sequence[_O
         samples.append(
             Sample(
                 f"{file_key(root, short)}#{thing.line}",
-                thing.keypoints,
-                thing.visible,
+                thing.keypoints[: len(names)],
+                thing.visible[: len(names)],
                 {},
                 partial(read_image, str(thing.picture), thing.size),
                 thing.size,
@@ -207,7 +246,7 @@ def _reading(described: Description, name: str, root: Path, objects: Sequence[_O
             )
         )
         pictures.append(thing.picture)
-    schema = schema_of(described, objects[0].kind, samples)
+    schema = schema_of(described, objects[0].kind, names, samples)
     own = schema not in BUILT_IN.values()
     return Reading(
         name,

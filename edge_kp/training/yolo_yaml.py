@@ -152,33 +152,47 @@ def label_file(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def schema_of(described: Description, kind: str, samples: Sequence[Sample]) -> KeypointSchema:
+def point_names(described: Description, kind: str) -> tuple[str, ...]:
+    """The names of a class's keypoints: those in ``kpt_names``, else ``point_0`` and so on.
+
+    One ``kpt_shape`` holds for all classes. One with fewer points has fewer names.
+
+    Raises:
+        DataError: there are too many, or they are none.
+    """
+    names = described.data.get("kpt_names")
+    if isinstance(names, dict):
+        names = next((names.get(i) for i, name in described.names.items() if name == kind), None)
+    if names is None:
+        names = [f"point_{i}" for i in range(described.n)]
+    if not isinstance(names, list) or not 2 <= len(names) <= described.n or not _are_names(names):
+        raise DataError(f"{described.file}: kpt_names: expected 2 to {described.n} names for class {kind!r}")
+    return tuple(str(name) for name in names)
+
+
+def schema_of(
+    described: Description, kind: str, names: tuple[str, ...], samples: Sequence[Sample]
+) -> KeypointSchema:
     """A class's schema; pairs that ``flip_idx`` does not name are those that the points' names tell.
+
+    Args:
+        names: of its keypoints.
 
     Raises:
         DataError: names, pairs or reference points do not fit.
     """
     known = BUILT_IN.get(kind)
-    if known is not None and len(known) == described.n:
+    if known is not None and len(known) == len(names):
         return known
-    data = described.data
-    names = data.get("kpt_names")
-    if isinstance(names, dict):
-        names = next((names.get(i) for i, name in described.names.items() if name == kind), None)
-    flips, reference = data.get("flip_idx"), data.get("reference")
+    flips, reference = described.data.get("flip_idx"), described.data.get("reference")
     try:
-        if names is None:
-            names = [f"point_{i}" for i in range(described.n)]
-        if not isinstance(names, list) or len(names) != described.n or not _are_names(names):
-            raise ValueError(f"kpt_names: expected {described.n} names for class {kind!r}")
-        names = tuple(str(name) for name in names)
         pairs = pairs_from_names(names) if flips is None else _pairs(flips, described.n)
         if reference is None:
             reference = farthest_pair([s.keypoints for s in samples])
         elif not isinstance(reference, list) or list(map(type, reference)) != [int, int]:
-            raise ValueError(
-                f"reference: expected the numbers of two points, from 0, got {reprlib.repr(reference)}"
-            )
+            given = reprlib.repr(reference)
+            raise ValueError(f"reference: expected the numbers of two points, from 0, got {given}")
+        pairs = tuple(pair for pair in pairs if max(pair) < len(names))
         return KeypointSchema(kind, names, pairs, (), (reference[0], reference[1]))
     except ValueError as error:
         raise DataError(f"{described.file}: {error}") from error

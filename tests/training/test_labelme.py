@@ -89,6 +89,19 @@ def test_a_list_of_names_gives_their_order(tmp_path: Path) -> None:
     )
 
 
+def test_names_that_hardly_any_object_has_are_told(tmp_path: Path) -> None:
+    for i in range(24):
+        write(tmp_path, f"{i:02}", shapes())
+    spec = write(tmp_path, "x", [*shapes(), point("scratch", 5, 5)])
+    write(tmp_path, "y", [])
+    odd, blank = load_dataset([spec]).notes
+    assert f"'scratch' is labelled in 1 of 25 objects, e.g. in {tmp_path / 'x.json'}" in odd
+    assert blank.endswith("1 of 26 files hold no point: left out")
+    write(tmp_path, "x", [*shapes()[:2], point("P10", 30, 30)])
+    found = problem(lambda: load_dataset([spec]))
+    assert found == f"{tmp_path / 'x.json'}: its label 'P10' is 'p10' elsewhere; write it so"
+
+
 def test_left_and_right_are_paired_by_name(tmp_path: Path) -> None:
     spec = write(tmp_path, "a", shapes({"left ear": (10, 10), "right ear": (40, 10), "nose": (25, 30)}))
     assert load_dataset([spec]).pairs_by_name == ((0, 2),)

@@ -177,7 +177,7 @@ def test_it_is_told_in_a_line_whether_samples_are_mirrored(tmp_path: Path) -> No
         wrenches(tmp_path / "explicit", 90, flip_pairs=[[0, 1], [2, 3], [4, 5]]): "change places: warning: so"
         " they stand as in no photo",
         wrenches(tmp_path / "upright", 0): "left_end/right_end change places",
-        wrenches(tmp_path / "none", 0, flip_pairs=[]): "not mirrored: the data name no flip_pairs",
+        wrenches(tmp_path / "none", 0, flip_pairs=[]): "not mirrored: the data name no points that change",
     }
     for spec, expected in told.items():
         data = load_dataset([spec])

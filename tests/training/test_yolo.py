@@ -225,6 +225,30 @@ def test_one_class_of_several_is_chosen_by_name(tmp_path: Path) -> None:
     assert "no class is called 'hand'; expected one of left hand, right hand" in found
 
 
+def test_a_class_of_fewer_points_has_fewer_names(tmp_path: Path) -> None:
+    """One kpt_shape holds for all classes of a file."""
+    rows = [row(), row([*POINTS[:3], (0.0, 0.0, 0)], kind=1)]
+    names = {0: list("abcd"), 1: list("xyz")}
+    spec = write_set(tmp_path, rows, names=["four", "three"], kpt_names=names, flip_idx=[0, 1, 3, 2])
+    three = load_dataset([f"{spec},only=three"])
+    assert (three.schema.keypoints, three.schema.flip_pairs) == (("x", "y", "z"), ())
+    assert three.samples[0].keypoints.shape == (3, 2)
+    assert load_dataset([f"{spec},only=four"]).schema.flip_pairs == ((2, 3),)
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    spec = write_set(tmp_path, [row()] * 3)
+    assert load_dataset([spec]).notes == ()
+    (tmp_path / "labels" / "train" / "1.txt").write_text("\n")
+    (tmp_path / "images" / "train" / "2.jpg").unlink()
+    write_picture(tmp_path / "images" / "train" / "new.jpg")
+    left, lost = load_dataset([spec]).notes
+    assert "train: 1 of 3 pictures have no label file, and 1 an empty one: left out" in left
+    assert lost.endswith(
+        f"train: 1 label files have no picture, e.g. {tmp_path / 'labels' / 'train' / '2.txt'}"
+    )
+
+
 # ---- what is refused ------------------------------------------------------------------------------
 
 NUMBERS = row().split()
@@ -279,7 +303,12 @@ def test_every_faulty_file_is_told(tmp_path: Path) -> None:
         ({"train": "data.yaml"}, "picture 'kpt_shape:' is not there, looked for "),
         ({"flip_idx": [0, 2, 1]}, "flip_idx: expected for each of 4 points, from 0"),
         ({"flip_idx": [1, 2, 0, 3]}, "flip_idx: expected for each of 4 points"),
-        ({"kpt_names": ["a", "b"]}, "kpt_names: expected 4 names for class 'part'"),
+        ({"kpt_names": ["a"]}, "kpt_names: expected 2 to 4 names for class 'part'"),
+        ({"kpt_names": list("abcde")}, "kpt_names: expected 2 to 4 names for class 'part'"),
+        (
+            {"kpt_names": ["a", "b"]},
+            "line 1: labels more points than the 2 that kpt_names names for class",
+        ),
         ({"kpt_names": ["a", "b", "c", "a"]}, "expected a name of its own for each keypoint"),
         ({"reference": [0, 9]}, "reference (0, 9) is no pair of its 4 points"),
         ({"reference": "ab"}, "reference: expected the numbers of two points, from 0, got 'ab'"),
