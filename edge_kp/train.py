@@ -298,7 +298,15 @@ def _run(args: argparse.Namespace) -> None:
         if place.first and args.box != "image":
             measure_whole(recipe, args.out, place)
         if place.first:
-            print(f"next: python -m edge_kp.export --run {args.out} --out models/{absolute(args.out).name}")
+            print(f"next: python -m edge_kp.export {exported(args.out)}")
+
+
+def exported(out: Path) -> str:
+    """What to say to ``edge_kp.export`` of a run; one that holds a locator alone lends it to another."""
+    model = f"--out models/{absolute(out).name}"
+    if (out / "stage2" / "best.pt").exists():
+        return f"--run {out} {model}"
+    return f"--run RUN --locator {out} {model}, where RUN holds the stages (--part stages)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

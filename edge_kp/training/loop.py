@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,14 @@ class Task:
     objective: str
 
 
+def to_go(done: int, left: int, seconds: float) -> str:
+    """What to add to a title: how long the epochs left will take; nothing before one is done."""
+    if not done:
+        return ""
+    minutes = seconds / done * left / 60
+    return f", {minutes / 60:.1f} h to go" if minutes >= 90 else f", {math.ceil(minutes)} min to go"
+
+
 def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None:
     """Train, or go on where the last checkpoint stands.
 
@@ -131,6 +140,7 @@ def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None
             f"{len(train)} samples an epoch are fewer than one batch of {loop.batch}; lower --batch"
         )
     log = Log(out, epoch) if place.first else None
+    began, first = time.monotonic(), epoch
 
     while epoch < loop.epochs and not (loop.patience and stale >= loop.patience):
         train.epoch = epoch
@@ -139,7 +149,8 @@ def train_network(task: Task, loop: LoopConfig, out: Path, place: Place) -> None
         net.train()
         sums: dict[str, Tensor] = {}
         batches = _batches(train, loop, epoch, place)
-        title = f"{out.name} epoch {epoch + 1}/{loop.epochs}"
+        left = to_go(epoch - first, loop.epochs - epoch, time.monotonic() - began)
+        title = f"{out.name} epoch {epoch + 1}/{loop.epochs}{left}"
         for step, batch in enumerate(tqdm(batches, title, steps, disable=not place.first, leave=False)):
             progress = (epoch * steps + step) / (loop.epochs * steps)
             for group in optimizer.param_groups:

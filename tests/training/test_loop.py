@@ -31,7 +31,7 @@ from edge_kp.training.augment import Augmentation
 from edge_kp.training.checkpoints import load_checkpoint, load_stage, save_checkpoint
 from edge_kp.training.crops import CropDataset, StageView
 from edge_kp.training.locating import load_locator
-from edge_kp.training.loop import LoopConfig, Place, one_cycle
+from edge_kp.training.loop import LoopConfig, Place, one_cycle, to_go
 from edge_kp.training.network import NetworkConfig, StageNet
 from edge_kp.training.recipe import load_run
 from edge_kp.training.regions import cut_regions
@@ -469,3 +469,18 @@ def test_processes_of_two_machines_write_one_run(tmp_path: Path, train: str) -> 
     assert load_locator(out / "locator" / "best.pt").config.size == 64
     assert done.stdout.count("likely objects without label") == 1
     assert not list(out.rglob("*.part.*"))
+
+
+@pytest.mark.parametrize(
+    ("done", "left", "seconds", "said"),
+    [
+        (0, 40, 9.0, ""),
+        (1, 39, 0.5, ", 1 min to go"),
+        (2, 38, 120.0, ", 38 min to go"),
+        (10, 30, 3600.0, ", 3.0 h to go"),
+    ],
+)
+def test_the_time_to_go_is_told_once_an_epoch_is_done(
+    done: int, left: int, seconds: float, said: str
+) -> None:
+    assert to_go(done, left, seconds) == said

@@ -19,7 +19,7 @@ import torch
 from edge_kp.errors import DataError, ModelError
 from edge_kp.schema import KeypointSchema
 from edge_kp.templates import TemplateBank, build_bank
-from edge_kp.train import main
+from edge_kp.train import exported, main
 from edge_kp.training import both_stages
 from edge_kp.training import split as split_module
 from edge_kp.training.both_stages import last_epoch, train_cascade
@@ -686,6 +686,12 @@ def test_a_locator_of_impossible_size_is_told_in_one_line(
     assert "multiple of 32" in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_the_next_step_is_told_by_what_a_run_holds(tiny_run: Path, tmp_path: Path) -> None:
+    assert exported(tiny_run) == f"--run {tiny_run} --out models/tiny"
+    alone = exported(tmp_path / "finder")
+    assert alone.startswith(f"--run RUN --locator {tmp_path / 'finder'} --out models/finder, where RUN holds")
 
 
 def test_boxes_found_for_other_photos_are_refused(tiny_run: Path, tmp_path: Path, capsys: Any) -> None:
