@@ -51,7 +51,8 @@ def of_each(
             pool = ProcessPoolExecutor(processes, initializer=_settle)
             stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(partial(_attempt, function), samples, chunksize=CHUNK)
-        shown = tqdm(results, "reading photos", len(samples), unit="photo", disable=not progress, leave=False)
+        hidden = not (progress and samples)
+        shown = tqdm(results, "reading photos", len(samples), unit="photo", disable=hidden, leave=False)
         try:
             for result, unusable in shown:
                 problems += unusable
