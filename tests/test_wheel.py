@@ -211,6 +211,7 @@ def test_what_is_missing_is_said_in_a_line_and_pip_understands_it(bin: Path, tmp
         (["--version"], 0, f"edge-kp {edge_kp.__version__}"),
         (["dance"], 2, "edge-kp: error: dance: no such command"),
         (["compact", "--model", "face68"], 1, "error: this needs onnx: pip install 'edge-kp[train]'"),
+        (["evaluate", "--data", "yolo:set.yaml"], 1, "error: yolo: needs PIL: pip install 'edge-kp[train]'"),
         (["run", "--source", "none.mp4"], 1, "error: "),
         (["run", "--track", "off", "--help"], 0, "usage: edge-kp run "),
     ],

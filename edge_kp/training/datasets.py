@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_kp.errors import DataError
+from edge_kp.errors import BackendError, DataError
+from edge_kp.extras import install
 from edge_kp.schema import KeypointSchema, Pair, differing
 from edge_kp.training.coco import read_coco
 from edge_kp.training.keys import tell_apart
@@ -28,7 +29,6 @@ from edge_kp.training.readers import read_ibug, read_wflw
 from edge_kp.training.rendered import read_rendered
 from edge_kp.training.samples import Reading, Sample, farthest_pair, read_image
 from edge_kp.training.synthetic import read_synthetic
-from edge_kp.training.yolo import read_yolo
 
 __all__ = ["Dataset", "Sample", "Spec", "load_dataset", "parse_spec", "read_image"]
 
@@ -182,7 +182,7 @@ def _read(spec: Spec) -> Reading:
     elif spec.kind == "labelme":
         reading = read_labelme(paths[0], second)
     elif spec.kind == "yolo":
-        reading = read_yolo(paths[0], spec.args[1] if len(spec.args) > 1 else "train", only)
+        reading = _yolo(paths[0], spec.args[1] if len(spec.args) > 1 else "train", only)
     elif spec.kind == "wflw":
         reading = read_wflw(*paths)
     elif spec.kind == "synthetic":
@@ -208,6 +208,14 @@ def _read(spec: Spec) -> Reading:
     return replace(reading, samples=samples)
 
 
+def _yolo(path: Path, split: str, only: str | None) -> Reading:
+    try:  # what it reads files with may be missing where nothing is trained
+        from edge_kp.training.yolo import read_yolo
+    except ImportError as error:
+        raise BackendError(f"yolo: needs {error.name}: {install('train')}") from error
+    return read_yolo(path, split, only)
+
+
 def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> Dataset:
     """Read, check and merge data sets; labels only, no image is decoded.
 
@@ -218,6 +226,7 @@ def load_dataset(specs: Sequence[str], schema: KeypointSchema | None = None) -> 
 
     Raises:
         DataError: with every problem of every set, one line each.
+        BackendError: a package that reads a set is missing.
     """
     if not specs:
         raise DataError("no data set given; expected e.g. ibug:DIR")
