@@ -108,6 +108,8 @@ def _run(args: argparse.Namespace, words: Sequence[str]) -> None:
         labels = attribute_labels(data.samples, find_model(args.model))
     what = f"{detector.model_name} {detector.precision} ({detector.backend_name})"
     title = f"{what} on {', '.join(data.names)}: {len(data)} samples, {args.boxes} boxes"
+    for note in data.notes:
+        print(note)
     print(summary_table(evaluation, title))
     if args.boxes == "located":
         photos = f"{len(evaluation.false)} photos whose objects are all named"

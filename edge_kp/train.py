@@ -167,14 +167,14 @@ def make_parser() -> argparse.ArgumentParser:
         nargs=2,
         default=(0, 0),
         metavar=("E1", "E2"),
-        help="of both stages (default 40 60, and of fewer than 500 photos as many as show them"
+        help="of both stages (default 40 60, and of fewer than 500 samples an epoch as many as show them"
         f" {LEAST_CROPS[0]} and {LEAST_CROPS[1]} crops)",
     )
     training(
         "--batch",
         type=positive,
         default=0,
-        help="samples a step, over all processes (default 64; fewer photos than 2048: 32, than 512: 16)",
+        help="samples a step, over all processes (default 64; of fewer than 2048 an epoch 32, than 512: 16)",
     )
     training(
         "--learning-rate",

@@ -67,7 +67,7 @@ YOLO = Kind(
         **each(
             "train", _instead("train"), (*_VALUES, "gone", "data/a.png", "/dev/zero", *map(repr, OUTSIDE[:2]))
         ),
-        **each("flip_idx", _instead("flip_idx"), (*_VALUES[1:], "[0, 1, 2, 3, 9]", "[1, 2, 3, 4, 0]", "ab")),
+        **each("flip_idx", _instead("flip_idx"), (*_VALUES[3:], "[0, 1, 2, 3, 9]", "[1, 2, 3, 4, 0]", "ab")),
         **each("kpt_names", _instead("kpt_names"), (*_VALUES[1:3], "[a, a, b, c, d]", "ab", "{0: [a]}")),
         **each(
             "reference", _instead("reference"), (*_VALUES[1:4], *_VALUES[5:], "[0, 0]", "[0, 99]", "[0, -1]")

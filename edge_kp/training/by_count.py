@@ -29,12 +29,13 @@ def settled(recipe: Recipe, samples: Sequence[Sample]) -> Recipe:
     """The recipe with its epochs, batch and number of templates, where these are open (0)."""
     epoch = sum(s.repeat for s in samples)
     batch = next(size for least, size in BATCHES if epoch >= least)
+    has_bank = bool(recipe.templates or recipe.stage1)
     first, second = (max(LEAST_EPOCHS[i], -(-LEAST_CROPS[i] // epoch)) for i in (0, 1))
     return replace(
         recipe,
         epochs=recipe.epochs if any(recipe.epochs) else (first, second),
         batch=recipe.batch or max(2, min(batch, epoch)),
-        k=recipe.k or templates_for([s.keypoints for s in samples]),
+        k=recipe.k or (0 if has_bank else templates_for([s.keypoints for s in samples])),
     )
 
 
@@ -53,4 +54,5 @@ def about_settled(open_recipe: Recipe, recipe: Recipe, samples: Sequence[Sample]
         told.append(f"{recipe.epochs[0]} and {recipe.epochs[1]} epochs (--epochs)")
     if not open_recipe.batch:
         told.append(f"{recipe.batch} samples a step (--batch)")
-    return f"for {len(samples)} samples: {', '.join(told)}" if told else None
+    epoch = sum(s.repeat for s in samples)
+    return f"for {epoch} samples an epoch: {', '.join(told)}" if told else None

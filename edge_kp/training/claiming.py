@@ -15,6 +15,7 @@ from edge_kp.files import reason, replacing
 from edge_kp.training.loop import Place
 from edge_kp.training.recipe import Recipe, wait
 
+COUNTED = ("k", "epochs", "batch")  # settings that follow from the number of samples
 LOCK = ".lock"
 FAR = 2**30  # byte of it that is locked on Windows
 TAKEN = (
@@ -33,8 +34,10 @@ def refuse_other(recipe: Recipe, out: Path) -> None:
     if not path.exists() or (there := Recipe.read(path)) == recipe:
         return
     differ = [f.name for f in fields(Recipe) if getattr(there, f.name) != getattr(recipe, f.name)]
+    # These may differ since there are more samples now.
+    shown = {name: f": {getattr(there, name)} there, {getattr(recipe, name)} now" for name in COUNTED}
     raise ModelError(
-        f"{out}: holds a run of other settings ({', '.join(differ)});"
+        f"{out}: holds a run of other settings ({', '.join(name + shown.get(name, '') for name in differ)});"
         " choose another --out or remove the folder"
     )
 

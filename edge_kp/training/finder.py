@@ -56,7 +56,7 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     recipe = settled(recipe, train.samples)
     empty = split_empty(recipe.empty, recipe.validation_share)
     config = locator_config(recipe)
-    check_batch(recipe, place)
+    check_batch(replace(recipe, batch=batch), place)
     refuse_other(recipe, out)
     photos, held_photos = (
         [*read_photos(samples, place.first), *empty_photos(paths, place.first)]

@@ -50,6 +50,7 @@ def training_samples(
                 f" {both[0].shown}; validate on others"
             )
         total += len(held)
+        train = replace(train, notes=(*train.notes, *other.notes))
         held = [s for s in held if _labelled(s) >= fewest]
     else:
         back = held_back([s.key for s in kept], share) if kept else []
@@ -88,12 +89,15 @@ def held_back(keys: Sequence[str], share: float) -> list[bool]:
     """Which samples are held back: by name, so that a photo stays on its side when others come.
 
     Photos of one name stay together, whatever folder they are in, since one may be made of the other: turned
-    (``name_t0``), labelled anew, or of one of its objects (``name_o3``). So do numbered photos of one subject
+    (``name_t0``), labelled anew, of one of its objects (``name_o3``), or a copy that Roboflow changed
+    (``name_jpg.rf.0123…``). So do numbered photos of one subject
     (``name_01``, ``name_02``), unless that would put a quarter of all photos on one side, as in a folder of
     ``image_0001`` and on. Of few photos more than that share is held back, at least :data:`FEWEST_HELD` or a
     tenth of them, and of those some go over to the others when more photos come.
     """
-    stems = [re.sub(r"(_o\d+)?(_t\d+)?(\.[^./#]*)?(#[^/#]*)?$", "", key) for key in keys]
+    stems = [
+        re.sub(r"(_o\d+)?(_t\d+)?(\.rf\.[0-9a-zA-Z]{16,})?(\.[^./#]*)?(#[^/#]*)?$", "", key) for key in keys
+    ]
     subjects = [re.sub(r"_\d+$", "", stem) for stem in stems]
     sizes = Counter(_name(subject) for subject in subjects)
     groups = [

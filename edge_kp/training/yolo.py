@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from edge_kp.errors import DataError
+from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.schema import BUILT_IN
 from edge_kp.training.readers import plain_numbers
 from edge_kp.training.samples import (
@@ -127,12 +128,14 @@ def _notes(start: str, labels: Mapping[Path, Path]) -> tuple[str, ...]:
             f"{start} {len(labels) - len(there)} of {len(labels)} pictures have no label file, and {blank} an"
             " empty one: left out; those that show no object teach so in a folder for --empty"
         )
-    known = {label.resolve() for label in labels.values()}
+    # Pictures of another split may lie in the same folder.
+    beside = (path for folder in {picture.parent for picture in labels} for path in folder.iterdir())
+    shown = {path.stem for path in beside if path.suffix.lower() in IMAGE_SUFFIXES}
     lost = [
         label
         for folder in dict.fromkeys(label.parent for label in there)
         for label in sorted(folder.glob("*.txt"))
-        if label.resolve() not in known and label.name != "classes.txt"
+        if label.stem not in shown and label.name != "classes.txt"
     ]
     if lost:
         notes.append(f"{start} {len(lost)} label files have no picture, e.g. {lost[0]}")
@@ -155,8 +158,10 @@ def _objects(picture: Path, label: Path, described: Description, only: str | Non
     objects, problems = [], []
     for line, number in rows.items():
         try:
-            kind, values = _values(line.split(), described)
+            words = line.split()
+            kind = _kind(words[0], described)
             if only in (None, kind):
+                values = _values(words, described)
                 objects.append(_object(picture, number, kind, size, values, described.dimensions))
         except ValueError as error:
             problems.append(f"{label}: line {number}: {error}")
@@ -165,19 +170,25 @@ def _objects(picture: Path, label: Path, described: Description, only: str | Non
     return objects
 
 
-def _values(words: Sequence[str], described: Description) -> tuple[str, Array]:
-    """The class of a line, and its other numbers."""
+def _kind(word: str, described: Description) -> str:
+    """The name of the class that a line begins with."""
+    (number,) = plain_numbers([word])
+    if number not in described.names:
+        raise ValueError(f"class {word[:20]} is none of names")
+    return described.names[int(number)]
+
+
+def _values(words: Sequence[str], described: Description) -> Array:
+    """The numbers of a line behind that of its class."""
     count = 5 + described.n * described.dimensions
     if len(words) != count:
         alone = ": a box alone, as for detection" if len(words) == 5 else ""
         expected = f"5 + {described.n} x {described.dimensions} numbers"
         raise ValueError(f"expected {expected} (kpt_shape), got {len(words)}{alone}")
-    values = np.array(plain_numbers(words))
+    values = np.array(plain_numbers(words[1:]))
     if not (np.abs(values) <= MOST).all():  # NaN is no more
         raise ValueError("a number is not finite")
-    if values[0] not in described.names:
-        raise ValueError(f"class {words[0][:20]} is none of names")
-    return described.names[int(values[0])], values[1:]
+    return values
 
 
 def _object(
@@ -253,5 +264,5 @@ def _reading(
         schema,
         knowing_others(samples, pictures, unlabelled),
         measured_reference=own and described.data.get("reference") is None,
-        pairs_by_name=own and described.data.get("flip_idx") is None,
+        pairs_by_name=own and not described.data.get("flip_idx"),
     )

@@ -186,7 +186,7 @@ def schema_of(
         return known
     flips, reference = described.data.get("flip_idx"), described.data.get("reference")
     try:
-        pairs = pairs_from_names(names) if flips is None else _pairs(flips, described.n)
+        pairs = pairs_from_names(names) if flips in (None, []) else _pairs(flips, described.n)
         if reference is None:
             reference = farthest_pair([s.keypoints for s in samples])
         elif not isinstance(reference, list) or list(map(type, reference)) != [int, int]:

@@ -51,6 +51,11 @@ def test_what_is_chosen(count: int, epochs: tuple[int, int], batch: int, k: int)
     assert (recipe.epochs, recipe.batch, recipe.k) == (epochs, batch, k)
 
 
+def test_what_is_not_used_is_not_chosen() -> None:
+    for bank in ({"templates": "bank.npz"}, {"stage1": "runs/one"}):
+        assert settled(replace(OPEN, **bank), photos(100)).k == 0
+
+
 def test_what_is_given_stays() -> None:
     given_all = replace(OPEN, epochs=(3, 4), batch=8, k=5)
     assert settled(given_all, photos(100)) == given_all
@@ -60,12 +65,13 @@ def test_what_is_given_stays() -> None:
 def test_what_is_chosen_is_told_by_the_flags_that_change_it() -> None:
     told = about_settled(OPEN, settled(OPEN, photos(100)), photos(100))
     assert told == (
-        "for 100 samples: 25 templates (--k), 200 and 300 epochs (--epochs), 16 samples a step (--batch)"
+        "for 100 samples an epoch: 25 templates (--k), 200 and 300 epochs (--epochs),"
+        " 16 samples a step (--batch)"
     )
     some = replace(OPEN, epochs=(3, 4), templates="bank.npz")
     assert (
         about_settled(some, settled(some, photos(100)), photos(100))
-        == "for 100 samples: 16 samples a step (--batch)"
+        == "for 100 samples an epoch: 16 samples a step (--batch)"
     )
 
 
@@ -86,9 +92,9 @@ def test_a_run_keeps_what_was_chosen_and_goes_on_with_it(
     command += ["--sizes", "32", "32", "--widths", "8", "8", "--device", "cpu"]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert re.search(r"for 21 samples: 5 templates .*, 3 and 3 epochs .*, 16 samples a step", said)
+    assert re.search(r"for 21 samples an epoch: 5 templates .*, 3 and 3 epochs .*, 16 samples a step", said)
     kept = Recipe.read(tmp_path / "run" / "run.json")
     assert (kept.epochs, kept.batch, kept.k) == ((3, 3), 16, 5)
     assert main(command) == 0
     assert main([*command, "--batch", "8"]) == 1
-    assert "holds a run of other settings (batch)" in capsys.readouterr().err
+    assert "holds a run of other settings (batch: 16 there, 8 now)" in capsys.readouterr().err

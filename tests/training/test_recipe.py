@@ -117,6 +117,17 @@ def test_the_side_follows_from_the_name_on_every_machine(sides: Any) -> None:
     assert (set(again[0]), set(again[1])) == (set(train), set(held))
 
 
+def test_changed_copies_of_a_photo_stay_on_its_side(sides: Any) -> None:
+    """As Roboflow names what it turns, crops and darkens before it exports it."""
+    names = [
+        f"set/p{i:02}_jpg.rf.{(i * 97 + copy) * 7919:032x}.jpg#1" for i in range(40) for copy in range(3)
+    ]
+    train, held = sides(names)
+    photos = [{name.partition("_jpg")[0] for name in side} for side in (train, held)]
+    assert photos[1]
+    assert not photos[0] & photos[1]
+
+
 @pytest.mark.parametrize("pattern", ["photo{}.jpg", "images/{:04d}.jpg", "{:03d}.png", "scan ({}).jpeg"])
 @pytest.mark.parametrize(("count", "fewest"), [(2, 1), (10, 1), (11, 2), (30, 3), (100, 8), (500, 8)])
 def test_few_photos_do_not_leave_the_choice_to_one_of_them(
@@ -368,6 +379,7 @@ def test_another_command_is_refused(
     copy: Path, capsys: pytest.CaptureFixture[str], change: list[str]
 ) -> None:
     changed = change[0].removeprefix("--").replace("-", "_")
+    changed += ": 8 there, 9 now" if changed == "k" else ""
     before = (copy / "run.json").read_bytes()
     assert main(["--data", "synthetic:300", *TINY, "--out", str(copy), *change]) == 1
     error = capsys.readouterr().err.strip().splitlines()

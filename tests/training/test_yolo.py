@@ -236,6 +236,21 @@ def test_a_class_of_fewer_points_has_fewer_names(tmp_path: Path) -> None:
     assert load_dataset([f"{spec},only=four"]).schema.flip_pairs == ((2, 3),)
 
 
+def test_boxes_alone_of_another_class_are_passed_over(tmp_path: Path) -> None:
+    spec = write_set(tmp_path, [f"{row()}\n1 0.5 0.5 0.1 0.1"], names=["part", "box"])
+    assert "a box alone" in problem(lambda: load_dataset([spec]))
+    assert len(load_dataset([f"{spec},only=part"])) == 1
+
+
+def test_splits_in_one_folder_are_told_apart_by_lists(tmp_path: Path) -> None:
+    write_set(tmp_path, [row()] * 4)
+    (tmp_path / "train.txt").write_text("".join(f"images/train/{i}.jpg\n" for i in (0, 1, 2)))
+    (tmp_path / "val.txt").write_text("images/train/3.jpg\n")
+    spec = write_yaml(tmp_path / "data.yaml", train="train.txt", val="val.txt", flip_idx=[])
+    assert [len(load_dataset([name])) for name in (spec, f"{spec},val")] == [3, 1]
+    assert load_dataset([spec]).notes == ()
+
+
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     spec = write_set(tmp_path, [row()] * 3)
     assert load_dataset([spec]).notes == ()
