@@ -23,8 +23,8 @@ from edge_kp.training.samples import (
     is_there,
     knowing_others,
     leads_out,
-    read_file,
     read_image,
+    read_lines,
 )
 from edge_kp.types import Array
 
@@ -52,12 +52,7 @@ def read_pts(path: Path) -> Array:
     Raises:
         DataError: unreadable, not finite, cut off, or not as many points as the header says.
     """
-    try:
-        lines = [line.strip() for line in read_file(path).decode("utf-8-sig").splitlines()]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no text file") from error
+    lines = [line.strip() for line in read_lines(path)]
     first, last, promised = 0, len(lines), None
     if "{" in lines or any(":" in line for line in lines):
         if "{" not in lines or "}" not in lines:

@@ -191,6 +191,23 @@ def read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def read_lines(path: Path, instead: str = "") -> list[str]:
+    """The lines of a text file.
+
+    Args:
+        instead: what to say that was expected, where it is none.
+
+    Raises:
+        DataError: it cannot be read, or is no text.
+    """
+    try:
+        return read_file(path).decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no text file{instead}") from error
+
+
 def leads_out(name: str) -> bool:
     """Is a name in a label file that of a file outside of its folder? (A link in it may lead anywhere.)"""
     path = PurePath(name)

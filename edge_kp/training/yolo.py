@@ -27,8 +27,8 @@ from edge_kp.training.samples import (
     is_there,
     knowing_others,
     label_problem,
-    read_file,
     read_image,
+    read_lines,
 )
 from edge_kp.training.yolo_yaml import (
     Description,
@@ -144,14 +144,8 @@ def _notes(start: str, labels: Mapping[Path, Path]) -> tuple[str, ...]:
 
 def _objects(picture: Path, label: Path, described: Description, only: str | None) -> list[_Object]:
     """What a label file holds. The picture's header is read, since nothing else tells its size."""
-    try:
-        lines = read_file(label).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{label}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{label}: is no text file") from error
     rows: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(label), 1):
         if line.strip():
             rows.setdefault(line.strip(), number)  # the same line twice is the same object
     size = _upright_size(picture) if rows else (0, 0)

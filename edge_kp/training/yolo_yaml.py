@@ -13,7 +13,7 @@ import yaml
 from edge_kp.errors import DataError
 from edge_kp.files import IMAGE_SUFFIXES
 from edge_kp.schema import BUILT_IN, MOST_KEYPOINTS, KeypointSchema, Pair, pairs_from_names
-from edge_kp.training.samples import Sample, farthest_pair, is_there, read_file
+from edge_kp.training.samples import Sample, farthest_pair, is_there, read_file, read_lines
 
 _KINDS = " ".join(sorted(IMAGE_SUFFIXES))
 
@@ -126,12 +126,7 @@ def _listed(place: Path, folders: Sequence[Path]) -> Iterator[Path]:
         found = (p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
         yield from sorted(p for p in found if not p.name.startswith("."))
         return
-    try:
-        lines = read_file(place).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{place}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: is no text file; expected a folder, or a list of pictures") from error
+    lines = read_lines(place, "; expected a folder, or a list of pictures")
     missing = []
     for line in filter(None, (line.strip() for line in lines)):
         there = next((folder / line for folder in folders if is_there(folder / line)), None)
