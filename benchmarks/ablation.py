@@ -49,7 +49,9 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "16 templates": ("--k", "16"),
     "256 templates": ("--k", "256"),
 }
-BUDGET = "--sizes 64 64 --widths 8 16 --readings 1 1 --hidden 16 32 --epochs 16 32 --batch 32"
+BUDGET = (
+    "--trunks plain plain --sizes 64 64 --widths 8 16 --readings 1 1 --hidden 16 32 --epochs 16 32 --batch 32"
+)
 SHARE = 1 / 3  # of the object's box that is covered
 JITTER, TURN = 0.2, 30.0  # of the box's sides; degrees
 USUAL = 0.999  # share of true shapes that count as normal

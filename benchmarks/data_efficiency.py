@@ -1,8 +1,9 @@
 """How many labelled photos does it take? ``python -m benchmarks.data_efficiency NAME@DATA@TEST …``.
 
-Trains the same small cascade on 25, 50, 100 and all photos of each data set, with the template bank and
-without it (the prior keypoints are regressed then), with several seeds that also draw other photos. Each run
-sees as many crops. Told is the error on test photos. Runs that are finished are kept.
+Trains the same small cascade on 25, 50, 100 and all photos of each data set, in two ways, with several seeds
+that also draw other photos: with the template bank and without it (the prior keypoints are regressed then),
+or, with ``--compare start``, from the trunks of the shipped model and from nothing. Each run sees as many
+crops. Told is the error on test photos. Runs that are finished are kept.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from edge_kp.training.evaluation import evaluate
 from edge_kp.training.recipe import load_cascade
 
 COUNTS = (25, 50, 100)
-BANKS: Mapping[str, Sequence[str]] = {"with the bank": (), "without": ("--without", "bank")}
+WAYS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "bank": {"with the bank": (), "without": ("--without", "bank")},
+    "start": {"from face68-free": ("--trunks", "shipped", "shipped"), "from nothing": ()},
+}
+RESULT = {"bank": "data_efficiency", "start": "data_efficiency-start"}
 CROPS = (8_000, 16_000)  # that each stage sees
-BUDGET = "--sizes 64 96 --widths 8 16 --readings 1 1 --hidden 16 32 --batch 16 --turn 20 --cover 0.3"
+BUDGET = (
+    "--trunks plain plain --sizes 64 96 --widths 8 16 --readings 1 1 --hidden 16 32 --batch 16 --turn 20"
+    " --cover 0.3"
+)
 EPOCH = 800  # crops: photos are repeated until an epoch has as many
 
 
@@ -82,11 +90,11 @@ def _plot(figures: Mapping[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(figures), figsize=(5.5 * len(figures), 4), layout="constrained")
     for axis, (name, rows) in zip(np.atleast_1d(axes), figures.items(), strict=True):
-        for (bank, by_count), style in zip(rows.items(), ("o-", "s--"), strict=True):
+        for (way, by_count), style in zip(rows.items(), ("o-", "s--"), strict=True):
             counts = [int(count) for count in by_count]
             mean = [row["mean"] for row in by_count.values()]
             spread = [row["std"] or 0.0 for row in by_count.values()]
-            axis.errorbar(counts, mean, spread, fmt=style, capsize=3, label=bank)
+            axis.errorbar(counts, mean, spread, fmt=style, capsize=3, label=way)
         axis.set_xscale("log")
         axis.set_xticks(counts, labels=[str(count) for count in counts])
         axis.minorticks_off()
@@ -105,42 +113,42 @@ def _run(args: argparse.Namespace) -> None:
     for seed in range(args.seeds):
         for name, thing in things.items():
             whole = len(load_dataset([thing.data]))
-            for count in [*(c for c in COUNTS if c < whole), whole]:
-                for bank, extra in BANKS.items():
-                    out = args.runs / f"{name}-{count}-{bank.replace(' ', '_')}-{seed}"
+            for count in args.counts or [*(c for c in COUNTS if c < whole), whole]:
+                for way, extra in WAYS[args.compare].items():
+                    out = args.runs / f"{name}-{count}-{way.replace(' ', '_')}-{seed}"
                     runs[out] = arguments(thing, count, extra, seed)
-                    places[name, bank, count, seed] = out
+                    places[name, way, count, seed] = out
     train_all(runs, args.jobs)
 
     torch.set_num_threads(1)
     errors: dict[str, dict[str, dict[str, list[float]]]] = {}
     samples = {name: load_dataset([thing.test]).samples for name, thing in things.items()}
-    for (name, bank, count, seed), out in tqdm(places.items(), "measuring", unit="run"):
+    for (name, way, count, seed), out in tqdm(places.items(), "measuring", unit="run"):
         boxes = "jitter" if things[name].box == "keypoints" else "tight"
         cascade = load_cascade(out, torch.device("cpu"))
         found = evaluate(cascade, samples[name], boxes, seed=seed, progress=False).summary()["cascade"]["nme"]
         assert found is not None
-        errors.setdefault(name, {}).setdefault(bank, {}).setdefault(str(count), []).append(found)
+        errors.setdefault(name, {}).setdefault(way, {}).setdefault(str(count), []).append(found)
     figures = {
         name: {
-            bank: {count: mean_and_spread(values) for count, values in by_count.items()}
-            for bank, by_count in rows.items()
+            way: {count: mean_and_spread(values) for count, values in by_count.items()}
+            for way, by_count in rows.items()
         }
         for name, rows in errors.items()
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    _plot(figures, args.out / "data_efficiency.png")
+    _plot(figures, args.out / f"{RESULT[args.compare]}.png")
     tested = {name: len(part) for name, part in samples.items()}
     budget = f"{BUDGET}, {CROPS[0]} and {CROPS[1]} crops"
     write_result(
-        "data_efficiency",
+        RESULT[args.compare],
         {"seeds": args.seeds, "budget": budget, "test_samples": tested, "nme": figures},
         args.out,
     )
     for name, rows in figures.items():
-        for bank, by_count in rows.items():
+        for way, by_count in rows.items():
             cells = "".join(f"{c:>6}: {v['mean']:6.2f} ±{v['std'] or 0:5.2f}" for c, v in by_count.items())
-            print(f"{name:<12}{bank:<16}{cells}")
+            print(f"{name:<12}{way:<18}{cells}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -148,6 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("objects", nargs="+", metavar="NAME@DATA@TEST")
     parser.add_argument(
         "--image", action="append", default=[], metavar="NAME", help="its box is the whole picture"
+    )
+    parser.add_argument("--compare", choices=WAYS, default="bank", help="what differs (default bank)")
+    parser.add_argument(
+        "--counts", type=positive, nargs="+", metavar="N", help="photos (default 25, 50, 100 and all)"
     )
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--jobs", type=positive, default=1, help="runs that train at once, one core each")

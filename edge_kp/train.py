@@ -117,8 +117,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--trunks",
         nargs=2,
         metavar=("T1", "T2"),
-        help="plain (default); facemesh: starts from MediaPipe's face net; lite0: from ImageNet, slow, for"
-        " a teacher",
+        help="shipped (default): starts from the shipped face68-free, for any object, and so does the"
+        " locator; plain: from nothing; facemesh: from MediaPipe's face net; lite0: from ImageNet, slow,"
+        " for a teacher",
     )
     model(
         "--searches",

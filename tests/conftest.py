@@ -20,7 +20,7 @@ from edge_kp.types import Array
 
 TINY = (
     "--data synthetic:300 --epochs 2 2 --batch 64 --k 8 --sizes 48 48 --widths 8 8 --searches 0 8 --workers 0"
-    " --fusions plain separable"
+    " --trunks plain plain --fusions plain separable"
     " --locator-size 64 --locator-width 8 --locator-epochs 2 --locator-pictures 1"
 )
 

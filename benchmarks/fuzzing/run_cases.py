@@ -48,7 +48,7 @@ def _make_run(folder: Path) -> Path:
     names = tuple(f"p{i}" for i in range(POINTS))
     shapes = np.stack([shape(i) for i in range(12)])
     bank = build_bank(KeypointSchema("ring", names, (), (), (0, 2)), shapes, 4)
-    recipe = Recipe(("synthetic:10",), k=4, sizes=(48, 64), widths=(8, 8))
+    recipe = Recipe(("synthetic:10",), k=4, sizes=(48, 64), widths=(8, 8), trunks=("plain", "plain"))
     out.mkdir()
     bank.save(out / "templates.npz")
     (out / "run.json").write_text(json.dumps(asdict(recipe)))

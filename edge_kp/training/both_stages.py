@@ -43,9 +43,10 @@ from edge_kp.training.recipe import (
     wait,
 )
 from edge_kp.training.regions import OVERSAMPLING, cut_regions
+from edge_kp.training.shipped import TRUNK, about_start, start_trunk
 from edge_kp.training.split import refuse_several, training_samples
 from edge_kp.training.stage import train_stage
-from edge_kp.training.starting import BATCH, IMAGES, keep_share, start_stage
+from edge_kp.training.starting import IMAGES, first_images, keep_share, start_stage
 from edge_kp.types import Array
 
 MEASURED = 2000  # random crops that the shares of attributes and the errors of stage 1 are measured on
@@ -83,7 +84,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
     patches = empty_patches(empty, recipe.box_rule, recipe.scale, place.first)
     # Only now, so that data which cannot be used leave no run behind.
     lock = claim(recipe, out, place)
-    for told in (*train.notes, about_settled(left_open, recipe, train.samples)):
+    for told in (*train.notes, about_settled(left_open, recipe, train.samples), about_start(recipe.trunks)):
         if place.first and told:
             print(told)
     if recipe.stage1:
@@ -123,7 +124,11 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
         return loop_config(recipe, recipe.epochs[stage], recipe.seed + stage, workers)
 
     def start(stage: int, data: CropDataset) -> Callable[[StageNet], object] | None:
-        return (lambda net: _start(net, recipe, stage, data)) if recipe.start else None
+        if recipe.start:
+            return lambda net: _start(net, recipe, stage, data)
+        if recipe.trunks[stage] == TRUNK:
+            return lambda net: start_trunk(net, stage + 1)
+        return None
 
     last_only = "prior-loss" in recipe.without
     view1 = StageView(recipe.sizes[0], bank.mean_shape, scale=recipe.scale)
@@ -214,9 +219,7 @@ def train_cascade(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> 
 
 def _start(net: StageNet, recipe: Recipe, stage: int, data: CropDataset) -> set[str]:
     """:func:`start_stage` on the first crops of the training data; stages count from 0."""
-    items = [data[i]["image"] for i in range(min(IMAGES, len(data)))]
-    images = [torch.from_numpy(np.stack(items[i : i + BATCH])) for i in range(0, len(items), BATCH)]
-    return start_stage(net, recipe.start, stage + 1, images)
+    return start_stage(net, recipe.start, stage + 1, first_images(data, IMAGES))
 
 
 def _kept(

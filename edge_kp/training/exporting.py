@@ -34,6 +34,7 @@ from edge_kp.training.quantise import write_precisions
 from edge_kp.training.ranges import read_auto
 from edge_kp.training.recipe import CHECK_CROPS, load_run, model_spec
 from edge_kp.training.references import make_references
+from edge_kp.training.shipped import MODEL, TRUNK
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.types import Array
 
@@ -86,6 +87,8 @@ def export_run(
     nets: dict[str, Contract] = {"stage1": ExportNet(stage1), "stage2": ExportNet(stage2)}
     images = check_images(run / CHECK_CROPS, ("stage1", "stage2"))
     notes = {"data": data_names(recipe.data), "accuracy": read_figures(run / "evaluation.json")}
+    if recipe.start or TRUNK in recipe.trunks:
+        notes["started_from"] = absolute(Path(recipe.start)).name if recipe.start else MODEL
     if locator is not None and recipe.box_rule == "image":
         raise ModelError(
             f"{run}: trained with --box image, where nothing is to be located; leave --locator out"

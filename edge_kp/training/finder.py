@@ -30,7 +30,9 @@ from edge_kp.training.loop import Place
 from edge_kp.training.photos import Photo, read_photos
 from edge_kp.training.recipe import Recipe, check_batch, load_cascade, locator_config, loop_config, wait
 from edge_kp.training.scenes import SceneDataset
+from edge_kp.training.shipped import LOCATOR_WIDTH, MODEL, TRUNK, start_locator
 from edge_kp.training.split import training_samples
+from edge_kp.training.starting import first_images
 from edge_kp.training.torch_backend import TorchBackend
 from edge_kp.training.whole import add_doubted, choose, look_at_photos
 from edge_kp.types import Array
@@ -38,6 +40,7 @@ from edge_kp.types import Array
 CHECK_FRAMES = "check_frames.npz"  # held-back pictures that exports are checked on
 LOCATOR_FIGURES = "locator.json"
 LOCATOR_BATCH = 64  # unless it is said: few photos give as many pictures as many do
+STARTING = 128  # training pictures that the batch norms of weights to start from are measured on
 FEW = 0.7  # share of the objects found, below which it is said
 FIRST_SHARE = 0.25  # of the locator's epochs, for the first one
 
@@ -65,11 +68,18 @@ def train_finder(recipe: Recipe, out: Path, place: Place, workers: int = 1) -> N
     lock = claim(recipe, out, place)
     flip = train.schema.can_flip
     augmentation = Augmentation(turn=recipe.turn, cover=recipe.cover)
+    shipped = TRUNK in recipe.trunks and config.width == LOCATOR_WIDTH
+    if shipped and place.first:
+        print(f"the locator starts from that of {MODEL}; with --trunks plain plain from nothing")
 
     def train_on(photos: list[Photo], held: list[Photo], epochs: int, name: str) -> LocatorNet:
         data = SceneDataset(photos, config.size, recipe.seed, augmentation, flip, recipe.locator_pictures)
         loop = replace(loop_config(recipe, epochs, recipe.seed + 2, workers), batch=batch)
-        return train_locator(config, data, held, loop, out / name, place)
+
+        def start(net: LocatorNet) -> None:
+            start_locator(net, first_images(data, STARTING))
+
+        return train_locator(config, data, held, loop, out / name, place, start if shipped else None)
 
     # A first, short training finds the objects that nobody labelled, so that the second need not deny them.
     first = train_on(photos, held_photos, max(1, round(FIRST_SHARE * recipe.locator_epochs)), "locator_first")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -153,11 +153,19 @@ def train_locator(
     loop: LoopConfig,
     out: Path,
     place: Place,
+    start: Callable[[LocatorNet], object] | None = None,
 ) -> LocatorNet:
-    """Train the locator (:func:`train_network`), or go on with it, and return the averaged network."""
+    """Train the locator (:func:`train_network`), or go on with it, and return the averaged network.
+
+    Args:
+        start: gives the fresh network weights to start from.
+    """
     torch.manual_seed(loop.seed)
+    net = LocatorNet(config)
+    if start is not None:
+        start(net)
     task = Task(
-        LocatorNet(config).to(place.device),
+        net.to(place.device),
         train,
         asdict(config),
         _identity(config, loop, train, held),

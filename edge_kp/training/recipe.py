@@ -21,7 +21,8 @@ from edge_kp.training.checkpoints import load_stage
 from edge_kp.training.datasets import Dataset
 from edge_kp.training.locating import LocatorConfig
 from edge_kp.training.loop import LoopConfig, Place
-from edge_kp.training.network import ExportNet, NetworkConfig, StageNet
+from edge_kp.training.network import TRUNKS, ExportNet, NetworkConfig, StageNet
+from edge_kp.training.shipped import ARCHITECTURE, TRUNK
 from edge_kp.training.torch_backend import TorchBackend
 
 CHECK_CROPS = "check_crops.npz"  # held-back crops that exports are checked on
@@ -42,7 +43,9 @@ class Recipe:
         k: templates in the bank. It, ``epochs`` and ``batch`` are 0 where they follow from the number of
             samples, see :mod:`edge_kp.training.by_count`.
         box_rule: what a box is: tight around the keypoints, or the whole image.
-        sizes, widths, readings, hidden, trunks, searches, fusions, epochs: of stage 1 and stage 2.
+        sizes, widths, readings, hidden, searches, fusions, epochs: of stage 1 and stage 2.
+        trunks: of :data:`~edge_kp.training.network.TRUNKS`, or :data:`~edge_kp.training.shipped.TRUNK`: then
+            the trunk starts from the shipped model, and so does the locator where its width is the model's.
         locator_size, locator_width, locator_epochs: of the locator.
         locator_pictures: it is shown at least so many pictures an epoch.
         scale: side of the stage-1 crop in sides of the box.
@@ -62,7 +65,7 @@ class Recipe:
     widths: tuple[int, int] = (16, 24)
     readings: tuple[int, int] = (1, 2)
     hidden: tuple[int, int] = (32, 64)
-    trunks: tuple[str, str] = ("plain", "plain")
+    trunks: tuple[str, str] = (TRUNK, TRUNK)
     searches: tuple[int, int] = (0, 0)
     fusions: tuple[str, str] = ("plain", "plain")
     epochs: tuple[int, int] = (0, 0)
@@ -125,7 +128,10 @@ def load_cascade(out: Path, device: torch.device) -> Cascade:
 
 
 def network_config(recipe: Recipe, stage: int, attributes: tuple[str, ...], taught: int = 0) -> NetworkConfig:
-    """Raises: ValueError: a size that a stage cannot have."""
+    """Raises: ValueError: a size or trunk that a stage cannot have."""
+    trunk = recipe.trunks[stage]
+    if trunk not in (TRUNK, *TRUNKS):
+        raise ValueError(f"trunk: expected one of {', '.join((TRUNK, *TRUNKS))}, got {trunk!r}")
     return NetworkConfig(
         recipe.sizes[stage],
         recipe.widths[stage],
@@ -134,7 +140,7 @@ def network_config(recipe: Recipe, stage: int, attributes: tuple[str, ...], taug
         "bank" not in recipe.without,
         recipe.readings[stage],
         recipe.hidden[stage],
-        recipe.trunks[stage],
+        ARCHITECTURE if trunk == TRUNK else trunk,
         taught,
         "residual" not in recipe.without,
         recipe.searches[stage],

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from onnx import numpy_helper
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from edge_kp.errors import ModelError
 from edge_kp.modeldir import checked_file, find_model, read_model
+from edge_kp.training.loop import Items
 from edge_kp.training.network import CORRECTION_CHANNELS, POOLED_CHANNELS, StageNet, normalise
 from edge_kp.training.onnx_graph import with_own_weights
 from edge_kp.training.reading import unsettled_read
@@ -38,7 +40,7 @@ def model_settings(model: str) -> dict[str, Any]:
     folder = find_model(model)
     spec = read_model(folder)
     checked_file(folder, spec, "templates.npz")
-    shapes = [_shape(_weights(folder, stage), folder) for stage in (1, 2)]
+    shapes = [_shape(file_weights(folder, f"stage{stage}"), folder) for stage in (1, 2)]
     return {
         "templates": str(folder / "templates.npz"),
         "box_rule": spec.box_rule,
@@ -67,14 +69,14 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
         ModelError: the model has other weights than the network.
     """
     folder = find_model(model)
-    weights = _weights(folder, stage)
+    weights = file_weights(folder, f"stage{stage}")
     attributes = read_model(folder).attributes
     weights |= _heads(net, weights, len(attributes)) | _readings(net, weights)
     if attributes != net.config.attributes:
         weights = {name: value for name, value in weights.items() if not name.startswith("attributes.")}
     if net.config.fusion == "separable" and "local.0.2.weight" not in weights:
         weights |= _separable_fusion(net, model, stage, images)
-    norms = _norms(net)
+    norms = folded_norms(net)
     undone = {norm: weights.get(f"{convolution}.bias") for convolution, (norm, _) in norms.items()}
     fresh = set()
     for name, parameter in net.named_parameters():
@@ -94,8 +96,14 @@ def start_stage(net: StageNet, model: str, stage: int, images: Sequence[Tensor])
                 f"{folder}: stage {stage} has no {name} of {tuple(parameter.shape)}; export it again"
             )
         parameter.copy_(value)
-    _measure(net, [norm for _, norm in norms.values()], images)
+    measure_norms(net, [norm for _, norm in norms.values()], images)
     return fresh
+
+
+def first_images(data: Items, most: int) -> list[Tensor]:
+    """Batches of the first images of training items, uint8 (B, S, S, 3)."""
+    items = [data[i]["image"] for i in range(min(most, len(data)))]
+    return [torch.from_numpy(np.stack(items[i : i + BATCH])) for i in range(0, len(items), BATCH)]
 
 
 @torch.no_grad()
@@ -122,7 +130,7 @@ def keep_share(net: StageNet, start: StageNet, share: float, fresh: Collection[s
 def _fold(net: StageNet) -> None:
     """Let convolutions do what the batch norms behind them did; these add their bias and no more."""
     convolutions = dict(net.named_modules())
-    for name, (_, norm) in _norms(net).items():
+    for name, (_, norm) in folded_norms(net).items():
         assert norm.running_mean is not None
         assert norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -133,8 +141,12 @@ def _fold(net: StageNet) -> None:
         norm.running_var.fill_(1 - norm.eps)
 
 
-def _measure(net: StageNet, norms: Sequence[nn.BatchNorm2d], images: Sequence[Tensor]) -> None:
-    """Set the statistics of norms that do nothing but add their bias to those of images."""
+def measure_norms(net: nn.Module, norms: Sequence[nn.BatchNorm2d], images: Sequence[Tensor]) -> None:
+    """Give norms that do nothing but add their bias the statistics of images, and what undoes these.
+
+    Args:
+        images: batches, uint8 (B, S, S, 3).
+    """
     for norm in norms:
         norm.running_mean, norm.running_var = (
             torch.zeros_like(norm.bias),
@@ -160,7 +172,7 @@ def _measure(net: StageNet, norms: Sequence[nn.BatchNorm2d], images: Sequence[Te
         norm.bias.add_(norm.running_mean)
 
 
-def _norms(net: nn.Module) -> dict[str, tuple[str, nn.BatchNorm2d]]:
+def folded_norms(net: nn.Module) -> dict[str, tuple[str, nn.BatchNorm2d]]:
     """Name of each convolution whose batch norm an export folds in → name and module of that norm."""
     return {
         f"{name}.{i}": (f"{name}.{i + 1}", second)
@@ -171,21 +183,22 @@ def _norms(net: nn.Module) -> dict[str, tuple[str, nn.BatchNorm2d]]:
     }
 
 
-def _weights(folder: Path, stage: int) -> dict[str, Tensor]:
-    """Name in the network → value of every constant of a stage.
+def file_weights(folder: Path, network: str) -> dict[str, Tensor]:
+    """Name in the network → value of every constant of ``stage1``, ``stage2`` or ``locator``.
 
     Raises:
         ModelError: the file is missing or damaged.
     """
-    path = checked_file(folder, read_model(folder), f"stage{stage}.fp32.onnx")
+    path = checked_file(folder, read_model(folder), f"{network}.fp32.onnx")
     try:
         graph = with_own_weights(path).graph
     except Exception as error:  # protobuf raises several kinds for a damaged file
         raise ModelError(
             f"{path}: cannot be read ({type(error).__name__}); export the model again"
         ) from error
+    prefix = "net." if network == "locator" else "stage."
     found = {
-        tensor.name.removeprefix("stage."): torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
+        tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy()).float()
         for tensor in graph.initializer
     }
     if "exp" in found:  # the exporter has worked out what Search makes of its spread

@@ -35,7 +35,7 @@ from edge_kp.training.split import refuse_several, training_samples
 pytestmark = pytest.mark.usefixtures("short_measuring")
 
 TINY = ["--epochs", "2", "2", "--batch", "64", "--k", "8", "--sizes", "48", "48", "--widths", "8", "8"]
-TINY += ["--searches", "0", "8", "--fusions", "plain", "separable"]
+TINY += ["--searches", "0", "8", "--trunks", "plain", "plain", "--fusions", "plain", "separable"]
 TINY += ["--locator-size", "64", "--locator-width", "8", "--locator-epochs", "2", "--locator-pictures", "1"]
 
 
@@ -473,7 +473,7 @@ def test_parts_of_the_method_can_be_left_out(tmp_path: Path) -> None:
         (["--teacher", "{run}/nothing"], "not a training run"),
         (["--teacher", "{begun}"], "templates.npz: no such file; finish that run"),
         (["--stage1", "{begun}"], "templates.npz: no such file; finish that run"),
-        (["--trunks", "plain", "huge"], "trunk: expected one of plain, lite0"),
+        (["--trunks", "plain", "huge"], "trunk: expected one of shipped, plain, lite0"),
         (["--fusions", "plain", "huge"], "fusion: expected one of plain, separable, got 'huge'"),
     ],
 )
