@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from edge_kp.errors import ModelError
-from edge_kp.modeldir import find_model
+from edge_kp.modeldir import SHIPPED
 from edge_kp.training.facemesh import FaceMeshTrunk
 from edge_kp.training.locating import LocatorNet
 from edge_kp.training.network import StageNet
@@ -40,7 +40,7 @@ def start_trunk(net: StageNet, stage: int) -> None:
         ModelError: the model is damaged.
     """
     assert isinstance(net.pretrained, FaceMeshTrunk)
-    weights = file_weights(find_model(MODEL), f"stage{stage}")
+    weights = file_weights(SHIPPED / MODEL, f"stage{stage}")
     for name, parameter in net.pretrained.named_parameters():
         if name.rpartition(".")[2] == "share":  # nothing negative passes in an exported network
             parameter.zero_()
@@ -58,7 +58,7 @@ def start_locator(net: LocatorNet, images: Sequence[Tensor]) -> None:
     Raises:
         ModelError: the model is damaged.
     """
-    weights = file_weights(find_model(MODEL), "locator")
+    weights = file_weights(SHIPPED / MODEL, "locator")
     norms = folded_norms(net)
     undone = {norm: f"{convolution}.bias" for convolution, (norm, _) in norms.items()}
     for name, parameter in net.named_parameters():

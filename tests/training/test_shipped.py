@@ -79,6 +79,18 @@ def test_a_locator_has_the_features_of_the_shipped_one_and_tells_nothing_yet() -
     assert before.max() < 0.5 < score.max()
 
 
+def test_a_folder_of_the_same_name_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / shipped.MODEL).mkdir()
+    (tmp_path / shipped.MODEL / "model.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    net = stage_net(2)
+    shipped.start_trunk(net, 2)
+    start = file_weights(FOLDER, "stage2")["pretrained.stem.weight"]
+    assert torch.equal(net.get_parameter("pretrained.stem.weight"), start)
+
+
 def test_a_damaged_model_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shipped, "file_weights", lambda *_: {})
     with pytest.raises(ModelError, match=r"face68-free: has no stem\.0\.0\.weight .*; install edge_kp again"):
